@@ -1,0 +1,138 @@
+package pipeline
+
+import "time"
+
+// Version is the only version of the configuration format.
+const Version = "1.0"
+
+// DefaultFile is the configuration's path inside a repository unless told
+// otherwise.
+const DefaultFile = "aphex-config.yaml"
+
+// DefaultArtifacts is the folder that build publishes unless build.artifacts
+// names another.
+const DefaultArtifacts = "artifacts/"
+
+// SelfModificationNextRun is the default of Config.SelfModification: a run
+// goes on with the topology it started with, and the next one has the new.
+const SelfModificationNextRun = "next-run"
+
+// Config is a valid pipeline configuration with its defaults filled in.
+//
+// It comes from Load and is read-only afterwards; it is safe for concurrent
+// reading.
+type Config struct {
+	// Version is always "1.0".
+	Version string `yaml:"version"`
+	// Build is the build stage.
+	Build Build `yaml:"build"`
+	// Environments are the environments in the order they are deployed. Names
+	// are unique; there is at least one.
+	Environments []Environment `yaml:"environments"`
+	// Tools are programs the worker image must provide, checked by validate.
+	Tools []string `yaml:"tools,omitempty"`
+	// Worker is the container that runs the user's commands.
+	Worker Worker `yaml:"worker,omitempty"`
+	// Argo says where the Argo UI is.
+	Argo Argo `yaml:"argo,omitempty"`
+	// SelfModification is when a change of the topology takes effect; always
+	// SelfModificationNextRun for now.
+	SelfModification string `yaml:"selfModification,omitempty"`
+}
+
+// Build is what the build stage does.
+type Build struct {
+	// Commands run in order in the worker. Working directory and exported
+	// variables carry over from one to the next.
+	Commands []string `yaml:"commands"`
+	// Timeout ends the stage; 0 means the installation's default.
+	Timeout time.Duration `yaml:"timeout,omitempty"`
+	// Artifacts is a folder relative to the source root, slash-separated and
+	// inside the repository, whose files are published.
+	Artifacts string `yaml:"artifacts,omitempty"`
+	// Env are variables of every build command. Values are not secret.
+	Env map[string]string `yaml:"env,omitempty"`
+	// Credentials gives the build commands short-lived AWS credentials.
+	Credentials bool `yaml:"credentials,omitempty"`
+}
+
+// Environment is an account and region with the stacks deployed to it.
+type Environment struct {
+	// Name is a lower-case DNS label of at most 40 characters, unique in the
+	// configuration. It becomes part of node names and object keys.
+	Name string `yaml:"name"`
+	// Region is an AWS region such as "eu-west-1".
+	Region string `yaml:"region"`
+	// Account is an AWS account id: exactly 12 digits.
+	Account string `yaml:"account"`
+	// Stacks are deployed in this order; at least one.
+	Stacks []Stack `yaml:"stacks"`
+	// Tests run after the last stack; nil if the environment has none.
+	Tests *Tests `yaml:"tests,omitempty"`
+	// Timeout ends the environment's deploy stage; 0 means the installation's
+	// default.
+	Timeout time.Duration `yaml:"timeout,omitempty"`
+	// RoleARN is the role to deploy with, in Account; empty means the bootstrap
+	// roles that the assembly names.
+	RoleARN string `yaml:"roleArn,omitempty"`
+	// ExternalID goes with RoleARN; empty for none.
+	ExternalID string `yaml:"externalId,omitempty"`
+	// Context is CDK context for this environment, as JSON values: string,
+	// float64 or int, bool, nil, []any, map[string]any.
+	Context map[string]any `yaml:"-"`
+	// RequiredContext are context keys that must have a value before synth.
+	RequiredContext []string `yaml:"requiredContext,omitempty"`
+}
+
+// Stack names one stack of a CDK app.
+type Stack struct {
+	// Name is matched against hierarchical ids, then stack names.
+	Name string `yaml:"name"`
+	// Path is a file or folder relative to the source root, slash-separated
+	// and inside the repository; the app is the nearest folder at or above it
+	// that holds cdk.json.
+	Path string `yaml:"path"`
+}
+
+// Tests is what the test stage of an environment does.
+type Tests struct {
+	// Commands run in order in the worker with the stack outputs at hand.
+	Commands []string `yaml:"commands,omitempty"`
+	// Timeout ends the stage; 0 means the installation's default.
+	Timeout time.Duration `yaml:"timeout,omitempty"`
+}
+
+// Worker is the container that runs the user's commands.
+type Worker struct {
+	// Image is a pinned image reference; empty means the installation's
+	// default. It holds only characters that are safe inside a pod patch.
+	Image string `yaml:"image,omitempty"`
+	// Resources are the container's requests and limits.
+	Resources Resources `yaml:"resources,omitempty"`
+}
+
+// Resources are quantities by resource name (cpu, memory,
+// ephemeral-storage), each in Kubernetes' notation.
+type Resources struct {
+	// Requests is what the scheduler reserves.
+	Requests map[string]string `yaml:"requests,omitempty"`
+	// Limits is what the container may use at most.
+	Limits map[string]string `yaml:"limits,omitempty"`
+}
+
+// Argo says where the Argo UI is.
+type Argo struct {
+	// URL is the base of links to runs, http or https; empty for no links.
+	URL string `yaml:"url,omitempty"`
+}
+
+// Environment returns the environment of that name; ok is false if there is
+// none.
+func (c *Config) Environment(name string) (env Environment, ok bool) {
+	for _, e := range c.Environments {
+		if e.Name == name {
+			return e, true
+		}
+	}
+	return Environment{}, false
+}
