@@ -1,0 +1,2 @@
+/** Shown on the front page. */
+export const greeting = 'Welcome to the shop';
