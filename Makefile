@@ -1,0 +1,62 @@
+# Targets for people and CI. `make help` lists them.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+include hack/tools.mk
+
+GO_TEST_ARGS ?= -race -shuffle=on
+BIN := bin/aphex
+
+.PHONY: help
+help: ## List the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## Build the static binary bin/aphex
+	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o $(BIN) ./cmd/aphex
+
+.PHONY: test
+test: ## Everything: unit, property, golden and end-to-end tests on a real cluster (root on Linux, or Docker with kind)
+	@hack/test.sh
+
+.PHONY: test-unit
+test-unit: ## Unit, property and golden tests; no root, no cluster, no emulator
+	go test $(GO_TEST_ARGS) ./cmd/... ./internal/... ./plugin/... ./tasks/... ./manifests/... ./e2e/...
+
+.PHONY: test-e2e
+test-e2e: ## End-to-end tests on a real cluster with an emulated AWS
+	APHEX_REQUIRE=cluster,emulator,images go test -count=1 -timeout 60m -v ./e2e/
+
+.PHONY: demo
+demo: ## Push a sample application through two AWS accounts on a local cluster
+	@go run ./e2e/cmd/demo up
+
+.PHONY: demo-down
+demo-down: ## Remove everything `make demo` left running
+	@go run ./e2e/cmd/demo down
+
+.PHONY: bench
+bench: ## Measure the speed claims, as ratios within one run
+	APHEX_REQUIRE=cluster,emulator,images APHEX_BENCH=1 go test -count=1 -timeout 60m -v -run TestBench ./e2e/
+
+.PHONY: lint
+lint: tools ## golangci-lint, gofumpt, govulncheck, generated files up to date
+	$(GOLANGCI_LINT) run ./...
+	hack/vuln.sh $(GOVULNCHECK)
+	hack/verify.sh
+
+.PHONY: fmt
+fmt: tools ## Format the Go code
+	$(GOLANGCI_LINT) fmt ./...
+
+.PHONY: generate
+generate: build ## Write the generated files
+	hack/generate.sh
+
+.PHONY: golden
+golden: ## Rewrite golden files; review the difference like code
+	go test ./tasks/workflow/... ./internal/... -update
+
+.PHONY: clean
+clean: ## Remove what was built in the checkout
+	rm -rf bin
