@@ -1,0 +1,143 @@
+package archive_test
+
+import (
+	"bytes"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	"github.com/aphex-pipeline/aphex/internal/archive"
+)
+
+// drawTree fills dir with files, directories and links.
+func drawTree(t *rapid.T, dir string) {
+	name := rapid.SampledFrom([]string{"a", "b", "a-b", "é ü", "x\xff", ".dot", "new\nline", "long" + string(bytes.Repeat([]byte("g"), 120))})
+	for i := range rapid.IntRange(0, 12).Draw(t, "entries") {
+		full := dir
+		for range rapid.IntRange(0, 3).Draw(t, "depth") {
+			full = filepath.Join(full, name.Draw(t, "dir"))
+		}
+		if os.MkdirAll(full, 0o755) != nil {
+			continue // a file or link is there
+		}
+		if info, err := os.Lstat(full); err != nil || !info.IsDir() {
+			continue
+		}
+		full = filepath.Join(full, name.Draw(t, "base"))
+		switch rapid.IntRange(0, 3).Draw(t, "kind") {
+		case 0:
+			_ = os.Symlink(rapid.SampledFrom([]string{"/etc", "a", "../..", "gone"}).Draw(t, "target"), full)
+		case 1:
+			_ = os.Mkdir(full, rapid.SampledFrom([]fs.FileMode{0o755, 0o700, 0o777}).Draw(t, "mode"))
+		default:
+			if _, err := os.Lstat(full); err == nil {
+				continue
+			}
+			content := rapid.SliceOfN(rapid.Byte(), 0, 2000).Draw(t, fmt.Sprint("content", i))
+			mode := rapid.SampledFrom([]fs.FileMode{0o644, 0o755, 0o600, 0o400}).Draw(t, "mode")
+			if err := os.WriteFile(full, content, mode); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+// describe lists everything about a tree that an archive carries.
+func describe(t require.TestingT, dir string) map[string]string {
+	tree := map[string]string{}
+	require.NoError(t, filepath.WalkDir(dir, func(full string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		name, _ := filepath.Rel(dir, full)
+		if name == "." {
+			return nil
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		text := info.Mode().String()
+		switch info.Mode().Type() {
+		case fs.ModeSymlink:
+			target, _ := os.Readlink(full)
+			text += " -> " + target
+		case 0:
+			content, err := os.ReadFile(full)
+			if err != nil {
+				return err
+			}
+			text += fmt.Sprintf(" %d %x", info.ModTime().Unix(), content)
+		}
+		tree[name] = text
+		return nil
+	}))
+	return tree
+}
+
+func TestTar_RoundTrip(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(rt *rapid.T) {
+		base, err := os.MkdirTemp(t.TempDir(), "")
+		require.NoError(rt, err)
+		src, dst := path.Join(base, "src"), path.Join(base, "dst")
+		require.NoError(rt, os.Mkdir(src, 0o755))
+		require.NoError(rt, os.Mkdir(dst, 0o755))
+		drawTree(rt, src)
+		drawTree(rt, dst) // whatever is there is overwritten, what is not in the archive stays
+		var buffer bytes.Buffer
+		_, err = archive.Create(t.Context(), &buffer, openRoot(t, src), archive.CreateOptions{})
+		require.NoError(rt, err)
+		_, err = archive.Extract(t.Context(), openRoot(t, dst), bytes.NewReader(buffer.Bytes()), archive.Limits{})
+		require.NoError(rt, err)
+		want, got := describe(rt, src), describe(rt, dst)
+		for name, text := range want {
+			require.Equal(rt, text, got[name], "%q", name)
+		}
+		var again bytes.Buffer
+		clean, err := os.MkdirTemp(base, "")
+		require.NoError(rt, err)
+		_, err = archive.Extract(t.Context(), openRoot(t, clean), bytes.NewReader(buffer.Bytes()), archive.Limits{})
+		require.NoError(rt, err)
+		_, err = archive.Create(t.Context(), &again, openRoot(t, src), archive.CreateOptions{})
+		require.NoError(rt, err)
+		require.Equal(rt, describe(rt, src), describe(rt, clean))
+		require.True(rt, bytes.Equal(buffer.Bytes(), again.Bytes()), "same tree, same bytes")
+	})
+}
+
+func TestZip_SameTreeSameBytes(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(rt *rapid.T) {
+		dir, err := os.MkdirTemp(t.TempDir(), "")
+		require.NoError(rt, err)
+		drawTree(rt, dir)
+		var first, second bytes.Buffer
+		err1, err2 := archive.Zip(&first, dir), archive.Zip(&second, dir)
+		require.Equal(rt, err1 == nil, err2 == nil)
+		if err1 == nil {
+			require.True(rt, bytes.Equal(first.Bytes(), second.Bytes()))
+		}
+	})
+}
+
+func FuzzExtract(f *testing.F) {
+	f.Add(tarOf(f, entry{name: "a/b", body: "x"}, entry{name: "l", kind: '2', link: "../x"}).Bytes())
+	f.Add(tarOf(f, entry{name: "../b", body: "x"}).Bytes())
+	f.Fuzz(func(t *testing.T, data []byte) {
+		parent := t.TempDir()
+		dir := filepath.Join(parent, "dst")
+		require.NoError(t, os.Mkdir(dir, 0o755))
+		root := openRoot(t, dir)
+		_, _ = archive.Extract(t.Context(), root, bytes.NewReader(data), archive.Limits{Entries: 100, Bytes: 1 << 16})
+		left, err := os.ReadDir(parent)
+		require.NoError(t, err)
+		require.Len(t, left, 1)
+	})
+}
