@@ -1,0 +1,158 @@
+package kube
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"hash/fnv"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// Phases of a Workflow and of its nodes, as Argo writes them. An empty phase
+// is a Workflow the controller has not seen yet.
+const (
+	PhasePending   = "Pending"
+	PhaseRunning   = "Running"
+	PhaseSucceeded = "Succeeded"
+	PhaseFailed    = "Failed"
+	PhaseError     = "Error"
+	PhaseSkipped   = "Skipped"
+	PhaseOmitted   = "Omitted"
+)
+
+// Fulfilled reports whether phase is one that a node or Workflow stays in.
+func Fulfilled(phase string) bool {
+	switch phase {
+	case PhaseSucceeded, PhaseFailed, PhaseError, PhaseSkipped, PhaseOmitted:
+		return true
+	}
+	return false
+}
+
+// Workflow is what aphex reads of an Argo Workflow.
+type Workflow struct {
+	Name, Namespace, UID string
+	// ResourceVersion changes with every write to the object.
+	ResourceVersion string
+	CreatedAt       time.Time
+	// StartedAt is when the controller started (or, after a retry, restarted)
+	// the run; zero before that. In whole seconds, UTC.
+	StartedAt time.Time
+	// Phase is empty until the controller has seen the Workflow.
+	Phase   string
+	Message string
+	// Shutdown is "Stop" or "Terminate" once somebody asked for it.
+	Shutdown    string
+	Labels      map[string]string
+	Annotations map[string]string
+	// Parameters are the Workflow's arguments that have a plain value.
+	Parameters map[string]string
+	// TemplateName is the WorkflowTemplate the Workflow was made from, if any.
+	TemplateName string
+
+	nodes map[string]Node
+}
+
+// Node is what aphex reads of a Workflow's node.
+type Node struct {
+	ID, Name, Phase, Message string
+}
+
+// Finished reports whether the run has come to its end.
+func (w *Workflow) Finished() bool { return Fulfilled(w.Phase) }
+
+// NodePhase returns the phase of the node of that name, such as
+// "shop-x7k2p.deploy-dev", or "" if there is none or the Workflow's nodes are
+// kept in a database.
+func (w *Workflow) NodePhase(name string) string {
+	return w.nodes[NodeID(w.Name, name)].Phase
+}
+
+// Node returns the node with the given id.
+func (w *Workflow) Node(id string) (Node, bool) {
+	n, ok := w.nodes[id]
+	return n, ok
+}
+
+// NodeID returns the id Argo gives to the node called node in the Workflow
+// called workflow. A retry's n-th attempt has the name "<node>(<n>)".
+//
+// Source: pkg/apis/workflow/v1alpha1, Workflow.NodeID, Argo v3.7.18.
+func NodeID(workflow, node string) string {
+	if workflow == node {
+		return workflow
+	}
+	h := fnv.New32a()
+	h.Write([]byte(node))
+	return fmt.Sprintf("%s-%d", workflow, h.Sum32())
+}
+
+// Workflow returns the Workflow of that name.
+//
+// Errors: ErrNotFound, ErrForbidden.
+func (c *Client) Workflow(ctx context.Context, namespace, name string) (*Workflow, error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	obj, err := c.dyn.Resource(workflows()).Namespace(namespace).Get(ctx, name, metav1.GetOptions{})
+	if err != nil {
+		return nil, classify(err, "get workflow %s/%s", namespace, name)
+	}
+	return workflowView(obj)
+}
+
+// CreateWorkflow creates the Workflow in manifest, whose namespace is set to
+// namespace. apiVersion and kind may be left out.
+//
+// Errors: ErrExists, ErrForbidden.
+func (c *Client) CreateWorkflow(ctx context.Context, namespace string, manifest map[string]any) (*Workflow, error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	obj := (&unstructured.Unstructured{Object: manifest}).DeepCopy()
+	obj.SetAPIVersion(argoGroup + "/v1alpha1")
+	obj.SetKind("Workflow")
+	obj.SetNamespace(namespace)
+	created, err := c.dyn.Resource(workflows()).Namespace(namespace).Create(ctx, obj, metav1.CreateOptions{})
+	if err != nil {
+		return nil, classify(err, "create workflow %s/%s", namespace, obj.GetName())
+	}
+	return workflowView(created)
+}
+
+// AnnotateWorkflow sets annotations on the Workflow and nothing else. An empty
+// value is stored as such; a UID, if given, is a precondition: another
+// Workflow of the same name is not touched.
+//
+// Errors: ErrNotFound, ErrConflict if the UID is another, ErrForbidden.
+func (c *Client) AnnotateWorkflow(ctx context.Context, namespace, name, uid string, annotations map[string]string) (*Workflow, error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	meta := map[string]any{"annotations": annotations}
+	if uid != "" {
+		meta["uid"] = uid
+	}
+	patch, err := json.Marshal(map[string]any{"metadata": meta})
+	if err != nil {
+		return nil, fmt.Errorf("encode annotations: %w", err)
+	}
+	obj, err := c.dyn.Resource(workflows()).Namespace(namespace).
+		Patch(ctx, name, types.MergePatchType, patch, metav1.PatchOptions{FieldManager: FieldManager})
+	if err != nil {
+		return nil, classify(err, "annotate workflow %s/%s", namespace, name)
+	}
+	return workflowView(obj)
+}
+
+// WorkflowTemplate returns the WorkflowTemplate of that name as it stands in
+// the cluster.
+//
+// Errors: ErrNotFound, ErrForbidden.
+func (c *Client) WorkflowTemplate(ctx context.Context, namespace, name string) (*unstructured.Unstructured, error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	obj, err := c.dyn.Resource(workflowTemplates()).Namespace(namespace).Get(ctx, name, metav1.GetOptions{})
+	return obj, classify(err, "get workflow template %s/%s", namespace, name)
+}
