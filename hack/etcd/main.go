@@ -1,0 +1,11 @@
+// Command etcd is etcd itself, built from its published module: distributions
+// ship versions that are too old for current Kubernetes informers.
+package main
+
+import (
+	"os"
+
+	"go.etcd.io/etcd/server/v3/etcdmain"
+)
+
+func main() { etcdmain.Main(os.Args) }

@@ -1,0 +1,3 @@
+module github.com/aphex-pipeline/aphex/hack/pause
+
+go 1.26.0
