@@ -7,6 +7,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -15,35 +16,34 @@ import (
 	"github.com/aphex-pipeline/aphex/internal/archive"
 )
 
-// drawTree fills dir with files, directories and links.
+// drawTree fills dir with files, directories and links. It works through an
+// os.Root, since the links lead anywhere.
 func drawTree(t *rapid.T, dir string) {
-	name := rapid.SampledFrom([]string{"a", "b", "a-b", "é ü", "x\xff", ".dot", "new\nline", "long" + string(bytes.Repeat([]byte("g"), 120))})
+	root, err := os.OpenRoot(dir)
+	require.NoError(t, err)
+	defer func() { _ = root.Close() }()
+	name := rapid.SampledFrom([]string{"a", "b", "a-b", "é ü", "x\xff", ".dot", "new\nline", "long" + strings.Repeat("g", 120)})
 	for i := range rapid.IntRange(0, 12).Draw(t, "entries") {
-		full := dir
+		full := "."
 		for range rapid.IntRange(0, 3).Draw(t, "depth") {
-			full = filepath.Join(full, name.Draw(t, "dir"))
+			full = path.Join(full, name.Draw(t, "dir"))
 		}
-		if os.MkdirAll(full, 0o755) != nil {
+		if root.MkdirAll(full, 0o755) != nil {
 			continue // a file or link is there
 		}
-		if info, err := os.Lstat(full); err != nil || !info.IsDir() {
+		full = path.Join(full, name.Draw(t, "base"))
+		if _, err := root.Lstat(full); err == nil {
 			continue
 		}
-		full = filepath.Join(full, name.Draw(t, "base"))
 		switch rapid.IntRange(0, 3).Draw(t, "kind") {
 		case 0:
-			_ = os.Symlink(rapid.SampledFrom([]string{"/etc", "a", "../..", "gone"}).Draw(t, "target"), full)
+			require.NoError(t, root.Symlink(rapid.SampledFrom([]string{"/etc", "a", "../..", "gone"}).Draw(t, "target"), full))
 		case 1:
-			_ = os.Mkdir(full, rapid.SampledFrom([]fs.FileMode{0o755, 0o700, 0o777}).Draw(t, "mode"))
+			require.NoError(t, root.Mkdir(full, rapid.SampledFrom([]fs.FileMode{0o755, 0o700, 0o777}).Draw(t, "mode")))
 		default:
-			if _, err := os.Lstat(full); err == nil {
-				continue
-			}
 			content := rapid.SliceOfN(rapid.Byte(), 0, 2000).Draw(t, fmt.Sprint("content", i))
 			mode := rapid.SampledFrom([]fs.FileMode{0o644, 0o755, 0o600, 0o400}).Draw(t, "mode")
-			if err := os.WriteFile(full, content, mode); err != nil {
-				t.Fatal(err)
-			}
+			require.NoError(t, root.WriteFile(full, content, mode))
 		}
 	}
 }
