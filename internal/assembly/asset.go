@@ -1,0 +1,57 @@
+package assembly
+
+// AssetManifest lists what has to be published before its stack is deployed.
+type AssetManifest struct {
+	// ID is the artifact's id.
+	ID string
+	// File is the manifest's path in the assembly.
+	File string
+	// Bootstrap is what publishing asks of the environment.
+	Bootstrap Bootstrap
+	// Files and Images are sorted by id, then destination.
+	Files  []FileAsset
+	Images []ImageAsset
+}
+
+// Packaging says how the bytes of a file asset are made.
+type Packaging string
+
+// The ways of packaging.
+const (
+	// PackagingFile publishes one file as it is.
+	PackagingFile Packaging = "file"
+	// PackagingZip publishes a folder as a zip archive.
+	PackagingZip Packaging = "zip"
+	// PackagingExecutable publishes the file whose path a program prints.
+	PackagingExecutable Packaging = "executable"
+)
+
+// FileAsset is one file or folder for one destination.
+type FileAsset struct {
+	// ID is the asset's id, usually a digest of its source.
+	ID string
+	// DisplayName is for people; the id if the app gives none.
+	DisplayName string
+	// Path is relative to the assembly's folder, slash-separated; empty for
+	// an executable source.
+	Path      string
+	Packaging Packaging
+	// Executable is the command line of an executable source.
+	Executable []string
+	// Bucket and Key are where it goes; both may hold placeholders.
+	Bucket, Key string
+	// Region is empty to mean the stack's.
+	Region string
+	// Role publishes it; nil to use the credentials at hand.
+	Role *Role
+}
+
+// ImageAsset is one container image for one destination.
+type ImageAsset struct {
+	// ID is the asset's id.
+	ID string
+	// DisplayName is for people; the id if the app gives none.
+	DisplayName string
+	// Repository and Tag are where it goes; both may hold placeholders.
+	Repository, Tag string
+}
