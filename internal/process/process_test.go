@@ -215,7 +215,11 @@ func TestRun_CancelReportsTheCause(t *testing.T) {
 			t.Parallel()
 			var out buffer
 			ctx, cancel := context.WithCancelCause(t.Context())
-			p, err := process.Start(ctx, child(t, role, &out))
+			cmd := child(t, role, &out)
+			if role == "polite" {
+				cmd.Grace = 20 * time.Second
+			}
+			p, err := process.Start(ctx, cmd)
 			require.NoError(t, err)
 			pid := out.pid(t)
 			require.Equal(t, p.PID(), pid)
@@ -238,7 +242,9 @@ func TestRun_CleanExitAfterCancelIsSuccess(t *testing.T) {
 	t.Parallel()
 	var out buffer
 	ctx, cancel := context.WithCancel(t.Context())
-	p, err := process.Start(ctx, child(t, "clean", &out))
+	cmd := child(t, "clean", &out)
+	cmd.Grace = 20 * time.Second
+	p, err := process.Start(ctx, cmd)
 	require.NoError(t, err)
 	out.pid(t)
 	cancel()
