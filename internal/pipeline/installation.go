@@ -1,0 +1,175 @@
+package pipeline
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+)
+
+// Defaults of an Installation.
+const (
+	// DefaultBranch is the branch whose pushes start runs.
+	DefaultBranch = "main"
+	// DefaultControllerNamespace is where Argo's controller usually lives.
+	DefaultControllerNamespace = "argo"
+	// DefaultGitSecret is the Secret with keys username and password. It need
+	// not exist: a public repository wants no credentials.
+	DefaultGitSecret = "aphex-git"
+	// DefaultServiceAccount is the service account runs use.
+	DefaultServiceAccount = "aphex-workflow"
+	// DefaultAudience is the audience AWS STS expects of a projected token.
+	DefaultAudience = "sts.amazonaws.com"
+	// DefaultPullPolicy is Kubernetes' own default for pinned images.
+	DefaultPullPolicy = "IfNotPresent"
+	// DefaultTTLDays keeps a finished Workflow long enough to be retried after
+	// a long weekend; the records outlive it.
+	DefaultTTLDays = 14
+)
+
+// InstallationKey is the key of the installation's ConfigMap that holds it.
+const InstallationKey = "installation.yaml"
+
+// InstallationName returns the name of the ConfigMap that holds the
+// installation of a pipeline.
+func InstallationName(pipeline string) string { return "aphex-pipeline-" + pipeline }
+
+// Installation is what a pipeline needs to know about its cluster and account
+// that its repository does not say.
+//
+// It comes from LoadInstallation; one built by hand is completed by
+// WithDefaults and checked by Validate. It is read-only afterwards.
+type Installation struct {
+	// Pipeline is the pipeline's name: a DNS label of at most 40 characters,
+	// unique in the cluster. Required.
+	Pipeline string `yaml:"pipeline"`
+	// Namespace is where its runs live. It must not be the controller's own,
+	// since every agent pod of the cluster would then get the plugin.
+	// Required.
+	Namespace string `yaml:"namespace"`
+	// ControllerNamespace is the namespace of Argo's controller.
+	ControllerNamespace string `yaml:"controllerNamespace,omitempty"`
+	// RepoURL is the repository's URL, http, https or ssh, without
+	// credentials. Required.
+	RepoURL string `yaml:"repoUrl"`
+	// Branch is the branch whose pushes start runs.
+	Branch string `yaml:"branch,omitempty"`
+	// ConfigPath is the configuration's path inside the repository,
+	// slash-separated.
+	ConfigPath string `yaml:"configPath,omitempty"`
+	// Bucket is the S3 bucket for artifacts, logs, records and snapshots.
+	// Required.
+	Bucket string `yaml:"bucket"`
+	// BucketPrefix goes before every key; empty for none.
+	BucketPrefix string `yaml:"bucketPrefix,omitempty"`
+	// Region is the region of the bucket and of the base credentials.
+	// Required.
+	Region string `yaml:"region"`
+	// EndpointURL replaces the endpoints of all AWS services: a VPC endpoint
+	// or an emulator. Empty for AWS's own.
+	EndpointURL string `yaml:"endpointUrl,omitempty"`
+	// Images are the images of the agent pod.
+	Images Images `yaml:"images"`
+	// ImagePullPolicy is Always, IfNotPresent or Never.
+	ImagePullPolicy string `yaml:"imagePullPolicy,omitempty"`
+	// ImagePullSecrets are names of Secrets for private registries.
+	ImagePullSecrets []string `yaml:"imagePullSecrets,omitempty"`
+	// GitSecret is a Secret with keys username and password, mounted in the
+	// sidecar alone. It may be missing from the cluster.
+	GitSecret string `yaml:"gitSecret,omitempty"`
+	// AWS says where the sidecar's base credentials come from.
+	AWS AWSIdentity `yaml:"aws,omitempty"`
+	// WorkerResources are the worker's requests and limits, by resource name;
+	// the repository's worker.resources override them one by one.
+	WorkerResources Resources `yaml:"workerResources,omitempty"`
+	// ArgoURL is the base of links to runs; empty for no links. The
+	// repository's argo.url overrides it.
+	ArgoURL string `yaml:"argoUrl,omitempty"`
+	// ServiceAccount is the service account of the runs.
+	ServiceAccount string `yaml:"serviceAccount,omitempty"`
+	// TTLDays is how many days a finished Workflow is kept, 1 to 365.
+	TTLDays int `yaml:"ttlDays,omitempty"`
+}
+
+// Images are the images of the agent pod.
+type Images struct {
+	// Plugin is the image with the aphex binary. Required.
+	Plugin string `yaml:"plugin"`
+	// Worker is the toolchain of pipelines whose repository names no other.
+	// Required.
+	Worker string `yaml:"worker"`
+}
+
+// AWSIdentity says where the sidecar's base credentials come from. The zero
+// value leaves it to what the cluster attaches to the service account: IRSA
+// or EKS Pod Identity.
+type AWSIdentity struct {
+	// RoleARN is the role to assume with the projected token. Required with
+	// ProjectToken.
+	RoleARN string `yaml:"roleArn,omitempty"`
+	// Audience is the token's audience.
+	Audience string `yaml:"audience,omitempty"`
+	// ProjectToken mounts a token of the run's service account into the
+	// sidecar for AssumeRoleWithWebIdentity: what clusters without the EKS
+	// webhook need.
+	ProjectToken bool `yaml:"projectToken,omitempty"`
+}
+
+// WithDefaults returns i with every optional field that is empty set to its
+// default.
+func (i Installation) WithDefaults() Installation {
+	i.ControllerNamespace = cmp.Or(i.ControllerNamespace, DefaultControllerNamespace)
+	i.Branch = cmp.Or(i.Branch, DefaultBranch)
+	i.ConfigPath = cmp.Or(i.ConfigPath, DefaultFile)
+	i.ImagePullPolicy = cmp.Or(i.ImagePullPolicy, DefaultPullPolicy)
+	i.GitSecret = cmp.Or(i.GitSecret, DefaultGitSecret)
+	i.AWS.Audience = cmp.Or(i.AWS.Audience, DefaultAudience)
+	i.ServiceAccount = cmp.Or(i.ServiceAccount, DefaultServiceAccount)
+	i.TTLDays = cmp.Or(i.TTLDays, DefaultTTLDays)
+	i.WorkerResources = defaultWorkerResources().override(i.WorkerResources)
+	return i
+}
+
+// defaultWorkerResources let a small CDK app synthesize. There is no CPU
+// limit: a throttled build helps nobody.
+func defaultWorkerResources() Resources {
+	return Resources{
+		Requests: map[string]string{"cpu": "250m", "memory": "512Mi"},
+		Limits:   map[string]string{"memory": "2Gi"},
+	}
+}
+
+// WithConfig returns i with what the repository's configuration overrides:
+// the worker's image and resources and the link base.
+func (i Installation) WithConfig(c *Config) Installation {
+	i.Images.Worker = cmp.Or(c.Worker.Image, i.Images.Worker)
+	i.ArgoURL = cmp.Or(c.Argo.URL, i.ArgoURL)
+	i.WorkerResources = i.WorkerResources.override(c.Worker.Resources)
+	return i
+}
+
+// override returns r with other's quantities in place of its own of the same
+// name. A limit below r's own request of that name lowers the request too, so
+// that naming a small limit alone gives a valid container.
+func (r Resources) override(other Resources) Resources {
+	merge := func(base, over map[string]string) map[string]string {
+		merged := maps.Clone(base)
+		if merged == nil {
+			merged = make(map[string]string, len(over))
+		}
+		maps.Copy(merged, over)
+		return merged
+	}
+	out := Resources{Requests: merge(r.Requests, other.Requests), Limits: merge(r.Limits, other.Limits)}
+	for _, name := range slices.Sorted(maps.Keys(out.Limits)) {
+		request, requested := out.Requests[name]
+		if !requested || !quantityLess(out.Limits[name], request) {
+			continue
+		}
+		if _, explicit := other.Requests[name]; !explicit {
+			out.Requests[name] = out.Limits[name]
+		} else if _, explicit := other.Limits[name]; !explicit {
+			out.Limits[name] = request
+		}
+	}
+	return out
+}

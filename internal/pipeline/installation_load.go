@@ -1,0 +1,130 @@
+package pipeline
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// installationKeys returns the keys of each mapping of an installation, by the
+// mapping's path. A test compares them with the struct tags.
+func installationKeys() map[string][]string {
+	return map[string][]string{
+		"": {
+			"pipeline", "namespace", "controllerNamespace", "repoUrl", "branch", "configPath", "bucket",
+			"bucketPrefix", "region", "endpointUrl", "images", "imagePullPolicy", "imagePullSecrets", "gitSecret",
+			"aws", "workerResources", "argoUrl", "serviceAccount", "ttlDays",
+		},
+		"images":          {"plugin", "worker"},
+		"aws":             {"roleArn", "audience", "projectToken"},
+		"workerResources": {"requests", "limits"},
+	}
+}
+
+// LoadInstallation reads an installation, fills in the defaults and checks it.
+// name is what findings call the file.
+//
+// Errors: *InvalidError with every finding and its position; unknown keys are
+// findings.
+func LoadInstallation(name string, data []byte) (Installation, error) {
+	var inst Installation
+	decoder := yaml.NewDecoder(bytes.NewReader(data))
+	var document yaml.Node
+	if err := decoder.Decode(&document); err != nil {
+		if errors.Is(err, io.EOF) {
+			err = errors.New("is empty")
+		}
+		return inst, invalidFile(name, err)
+	}
+	if err := decoder.Decode(&yaml.Node{}); !errors.Is(err, io.EOF) {
+		return inst, invalidFile(name, errors.New("holds more than one YAML document: keep one"))
+	}
+	root := document.Content[0]
+	if root.Kind != yaml.MappingNode {
+		return inst, invalidFile(name, errors.New("is not a mapping: write keys such as pipeline: and namespace:"))
+	}
+	walk := &installationWalk{file: name, positions: map[string]*yaml.Node{}}
+	walk.mapping("", root)
+	if len(walk.findings) > 0 {
+		return inst, &InvalidError{Findings: walk.findings}
+	}
+	if err := root.Decode(&inst); err != nil {
+		return Installation{}, invalidFile(name, err)
+	}
+	inst = inst.WithDefaults()
+	if invalid, ok := errors.AsType[*InvalidError](inst.Validate()); ok {
+		for n := range invalid.Findings {
+			walk.locate(&invalid.Findings[n], root)
+		}
+		return Installation{}, invalid
+	}
+	return inst, nil
+}
+
+// invalidFile makes findings of what the YAML library says of a file.
+func invalidFile(name string, err error) error {
+	messages := []string{strings.TrimPrefix(err.Error(), "yaml: ")}
+	if typed, ok := errors.AsType[*yaml.TypeError](err); ok {
+		messages = typed.Errors
+	}
+	invalid := &InvalidError{}
+	for _, message := range messages {
+		finding := Finding{File: name, Message: message}
+		var line int
+		if n, _ := fmt.Sscanf(message, "line %d:", &line); n == 1 {
+			_, rest, _ := strings.Cut(message, ": ")
+			finding.Line, finding.Column, finding.Message = line, 1, rest
+		}
+		invalid.Findings = append(invalid.Findings, finding)
+	}
+	return invalid
+}
+
+// installationWalk remembers where each value stands and reports keys nobody
+// knows.
+type installationWalk struct {
+	file      string
+	positions map[string]*yaml.Node
+	findings  []Finding
+}
+
+func (w *installationWalk) mapping(path string, node *yaml.Node) {
+	known, fixed := installationKeys()[path]
+	for n := 0; n+1 < len(node.Content); n += 2 {
+		key, value := node.Content[n], node.Content[n+1]
+		at := strings.TrimPrefix(path+"."+key.Value, ".")
+		w.positions[at] = value
+		switch {
+		case fixed && !slices.Contains(known, key.Value):
+			w.findings = append(w.findings, Finding{
+				File: w.file, Line: key.Line, Column: key.Column, Path: at,
+				Message: "is not a known key: " + strings.Join(known, ", "),
+			})
+		case value.Kind == yaml.MappingNode:
+			w.mapping(at, value)
+		case value.Kind == yaml.SequenceNode:
+			for m, item := range value.Content {
+				w.positions[fmt.Sprintf("%s[%d]", at, m)] = item
+			}
+		}
+	}
+}
+
+// locate fills in where the value a finding is about stands; a value that is
+// missing, or a default, is reported at the mapping that should hold it.
+func (w *installationWalk) locate(f *Finding, root *yaml.Node) {
+	node, path := w.positions[f.Path], f.Path
+	for node == nil && strings.Contains(path, ".") {
+		path = path[:strings.LastIndex(path, ".")]
+		node = w.positions[path]
+	}
+	if node == nil {
+		node = root
+	}
+	f.File, f.Line, f.Column = w.file, node.Line, node.Column
+}

@@ -1,0 +1,31 @@
+package pipeline
+
+// Labels and annotations of the objects of a pipeline.
+const (
+	// LabelPipeline is the pipeline's name, on its WorkflowTemplate, runs and
+	// agent pods.
+	LabelPipeline = "aphex.dev/pipeline"
+	// LabelCommit is a run's commit, empty if it is not a full SHA.
+	LabelCommit = "aphex.dev/commit"
+	// LabelBranch is a run's branch with what a label cannot hold replaced.
+	LabelBranch = "aphex.dev/branch"
+	// AnnotationTopology is the topology digest of a WorkflowTemplate.
+	AnnotationTopology = "aphex.dev/topology"
+	// AnnotationReplaces is, on a replacement, the run it replaces.
+	AnnotationReplaces = "aphex.dev/replaces"
+	// AnnotationReplacedBy is, on a replaced run, its replacement.
+	AnnotationReplacedBy = "aphex.dev/replaced-by"
+)
+
+// The arguments of a run.
+const (
+	// ArgumentCommit is the full SHA to deliver.
+	ArgumentCommit = "commit-sha"
+	// ArgumentBranch is the branch it was pushed to.
+	ArgumentBranch = "branch"
+	// ArgumentRepoURL is the repository's URL.
+	ArgumentRepoURL = "repo-url"
+	// ArgumentAllowOlder is "true" or "false": whether an older commit may
+	// replace a newer one.
+	ArgumentAllowOlder = "allow-older"
+)

@@ -1,0 +1,145 @@
+package workflow
+
+import "go.yaml.in/yaml/v3"
+
+// quoted is a string that is always written in double quotes, so that no YAML
+// version can take it for anything but a string.
+type quoted string
+
+// MarshalYAML implements yaml.Marshaler.
+func (q quoted) MarshalYAML() (any, error) {
+	return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Style: yaml.DoubleQuotedStyle, Value: string(q)}, nil
+}
+
+// block is a string of several lines that is written as a literal block.
+type block string
+
+// MarshalYAML implements yaml.Marshaler.
+func (b block) MarshalYAML() (any, error) {
+	return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Style: yaml.LiteralStyle, Value: string(b)}, nil
+}
+
+// The parts of Argo's WorkflowTemplate that are generated, in the order they
+// are written. The JSON names are Argo's.
+type (
+	manifest struct {
+		APIVersion string   `yaml:"apiVersion"`
+		Kind       string   `yaml:"kind"`
+		Metadata   metadata `yaml:"metadata"`
+		Spec       spec     `yaml:"spec"`
+	}
+
+	metadata struct {
+		Name        quoted            `yaml:"name,omitempty"`
+		Namespace   quoted            `yaml:"namespace,omitempty"`
+		Labels      map[string]quoted `yaml:"labels,omitempty"`
+		Annotations map[string]quoted `yaml:"annotations,omitempty"`
+	}
+
+	spec struct {
+		Entrypoint         quoted           `yaml:"entrypoint"`
+		OnExit             quoted           `yaml:"onExit"`
+		Arguments          arguments        `yaml:"arguments"`
+		WorkflowMetadata   workflowMetadata `yaml:"workflowMetadata"`
+		ServiceAccountName quoted           `yaml:"serviceAccountName"`
+		ImagePullSecrets   []reference      `yaml:"imagePullSecrets,omitempty"`
+		Synchronization    synchronization  `yaml:"synchronization"`
+		TTLStrategy        ttlStrategy      `yaml:"ttlStrategy"`
+		SecurityContext    securityContext  `yaml:"securityContext"`
+		PodMetadata        metadata         `yaml:"podMetadata"`
+		PodSpecPatch       block            `yaml:"podSpecPatch"`
+		Templates          []template       `yaml:"templates"`
+	}
+
+	arguments struct {
+		Parameters []parameter `yaml:"parameters"`
+	}
+
+	parameter struct {
+		Name        quoted     `yaml:"name"`
+		Description quoted     `yaml:"description,omitempty"`
+		Value       *quoted    `yaml:"value,omitempty"`
+		Enum        []quoted   `yaml:"enum,omitempty"`
+		ValueFrom   *valueFrom `yaml:"valueFrom,omitempty"`
+	}
+
+	valueFrom struct {
+		Supplied struct{} `yaml:"supplied"`
+		Default  *quoted  `yaml:"default,omitempty"`
+	}
+
+	workflowMetadata struct {
+		Labels     map[string]quoted     `yaml:"labels"`
+		LabelsFrom map[string]expression `yaml:"labelsFrom"`
+	}
+
+	expression struct {
+		Expression quoted `yaml:"expression"`
+	}
+
+	reference struct {
+		Name quoted `yaml:"name"`
+	}
+
+	synchronization struct {
+		Mutexes []reference `yaml:"mutexes"`
+	}
+
+	ttlStrategy struct {
+		SecondsAfterCompletion int `yaml:"secondsAfterCompletion"`
+	}
+
+	securityContext struct {
+		RunAsNonRoot   bool           `yaml:"runAsNonRoot"`
+		RunAsUser      int            `yaml:"runAsUser"`
+		FSGroup        int            `yaml:"fsGroup"`
+		SeccompProfile seccompProfile `yaml:"seccompProfile"`
+	}
+
+	seccompProfile struct {
+		Type quoted `yaml:"type"`
+	}
+
+	// template is a DAG or a plugin step: exactly one of DAG and Plugin is set.
+	template struct {
+		Name    quoted   `yaml:"name"`
+		Timeout quoted   `yaml:"timeout,omitempty"`
+		DAG     *dag     `yaml:"dag,omitempty"`
+		Plugin  *plugin  `yaml:"plugin,omitempty"`
+		Outputs *outputs `yaml:"outputs,omitempty"`
+	}
+
+	dag struct {
+		Tasks []dagTask `yaml:"tasks"`
+	}
+
+	dagTask struct {
+		Name     quoted `yaml:"name"`
+		Template quoted `yaml:"template"`
+		Depends  quoted `yaml:"depends,omitempty"`
+		When     quoted `yaml:"when,omitempty"`
+	}
+
+	plugin struct {
+		Aphex body `yaml:"aphex"`
+	}
+
+	// body is what the plugin receives: identity and names, never commands.
+	body struct {
+		Stage       quoted `yaml:"stage"`
+		Pipeline    quoted `yaml:"pipeline"`
+		Environment quoted `yaml:"environment,omitempty"`
+		Node        quoted `yaml:"node"`
+		Topology    quoted `yaml:"topology"`
+		Config      quoted `yaml:"config"`
+		Repo        quoted `yaml:"repo"`
+		Commit      quoted `yaml:"commit"`
+		Branch      quoted `yaml:"branch"`
+		AllowOlder  quoted `yaml:"allowOlder"`
+		Status      quoted `yaml:"status,omitempty"`
+	}
+
+	outputs struct {
+		Parameters []parameter `yaml:"parameters"`
+	}
+)
