@@ -1,0 +1,131 @@
+package awsauth
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"sync"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+
+	"github.com/aphex-pipeline/aphex/internal/awserr"
+	"github.com/aphex-pipeline/aphex/internal/fault"
+)
+
+// Sessions hands out credentials of target accounts, each proved once. It is
+// safe for concurrent use.
+type Sessions struct {
+	base aws.Config
+	name string
+
+	mu     sync.Mutex
+	caller *Identity
+	proved map[string]Session
+}
+
+// NewSessions returns sessions on top of base; name is the session name of
+// every role assumed, see SessionName.
+func NewSessions(base aws.Config, name string) *Sessions {
+	return &Sessions{base: base, name: name, proved: map[string]Session{}}
+}
+
+// Session is a set of credentials whose account was proved.
+type Session struct {
+	// Config has the target's region and credentials that renew themselves.
+	Config aws.Config
+	// Role is the ARN of the role behind them; empty for the process's own.
+	Role string
+	// Warning says why the role asked for is not used; empty otherwise.
+	Warning string
+}
+
+// Caller returns the process's own identity; it is asked for once.
+//
+// Errors: those of the function Caller.
+func (s *Sessions) Caller(ctx context.Context) (Identity, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.callerLocked(ctx)
+}
+
+func (s *Sessions) callerLocked(ctx context.Context) (Identity, error) {
+	if s.caller != nil {
+		return *s.caller, nil
+	}
+	id, err := Caller(ctx, s.base)
+	if err != nil {
+		return Identity{}, err
+	}
+	s.caller = &id
+	return id, nil
+}
+
+// For returns credentials for target through role, or the process's own if
+// role is nil. Nothing has been written anywhere before it returns.
+//
+// A role that cannot be assumed is passed over with a warning if the
+// process's own credentials already belong to the account.
+//
+// Errors: RoleDenied names the role, who asked and what STS said;
+// AccountMismatch; CredentialsMissing; AWSUnavailable.
+func (s *Sessions) For(ctx context.Context, target Target, role *Role) (Session, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	key := sessionKey(target, role)
+	if session, ok := s.proved[key]; ok {
+		return session, nil
+	}
+	caller, err := s.callerLocked(ctx)
+	if err != nil {
+		return Session{}, err
+	}
+	session, err := s.prove(ctx, target, role, caller)
+	if err != nil {
+		return Session{}, err
+	}
+	s.proved[key] = session
+	return session, nil
+}
+
+func (s *Sessions) prove(ctx context.Context, target Target, role *Role, caller Identity) (Session, error) {
+	own := Session{Config: s.base.Copy()}
+	own.Config.Region = target.Region
+	if role == nil {
+		return own, target.match(caller, "")
+	}
+	cfg, err := Assume(s.base, *role, target.Region, s.name)
+	if err != nil {
+		return Session{}, err
+	}
+	op := fmt.Sprintf("assume role %s for %s", role.ARN, target)
+	if _, err := cfg.Credentials.Retrieve(ctx); err != nil {
+		return s.fallback(ctx, err, op, target, role, caller, own)
+	}
+	if err := AssertAccount(ctx, cfg, target, role.ARN); err != nil {
+		return Session{}, err
+	}
+	return Session{Config: cfg, Role: role.ARN}, nil
+}
+
+// fallback decides what a role that could not be assumed means.
+func (s *Sessions) fallback(ctx context.Context, err error, op string, target Target, role *Role, caller Identity, own Session) (Session, error) {
+	if ctx.Err() != nil || awserr.ExpiredCredentials(err) || awserr.Temporary(err) {
+		return Session{}, awserr.Fault(ctx, err, op)
+	}
+	if caller.Account == target.Account {
+		own.Warning = fmt.Sprintf("role %s could not be assumed (%v); going on as %s, which belongs to the same account", role.ARN, awserr.Brief(err), caller.ARN)
+		return own, nil
+	}
+	return Session{}, fault.Newf(fault.User, fault.RoleDenied, op,
+		fmt.Sprintf("Check that the role exists, that its trust policy lets %s assume it (with the external id, if it asks for one), and that the environment is bootstrapped: cdk bootstrap aws://%s/%s --trust %s",
+			caller.ARN, target.Account, target.Region, caller.Account),
+		"STS refuses it to %s: %w", caller.ARN, awserr.Brief(err))
+}
+
+func sessionKey(target Target, role *Role) string {
+	key, err := json.Marshal([]any{target.Account, target.Region, role})
+	if err != nil { // a role's options came from JSON
+		return fmt.Sprintf("%v %v", target, role)
+	}
+	return string(key)
+}
