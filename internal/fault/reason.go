@@ -113,6 +113,9 @@ const (
 	InstallationMissing Reason = "InstallationMissing"
 	// JournalConflict is a journal written by another, newer pod.
 	JournalConflict Reason = "JournalConflict"
+	// JournalInvalid is a journal that cannot be read: edited by hand, or of
+	// another version of aphex.
+	JournalInvalid Reason = "JournalInvalid"
 	// StoreFailed is an object that could not be written to or read from the bucket.
 	StoreFailed Reason = "StoreFailed"
 	// SnapshotInvalid is a snapshot whose bytes are not those recorded.

@@ -1,0 +1,116 @@
+package journal
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/aphex-pipeline/aphex/internal/fault"
+	"github.com/aphex-pipeline/aphex/internal/kube"
+	"github.com/aphex-pipeline/aphex/tasks/task"
+)
+
+// maxConfigMap is what the document may weigh. The API server refuses
+// ConfigMaps whose data exceed 1 MiB.
+const maxConfigMap = 900 << 10
+
+// configMaps is what a book needs of the cluster.
+type configMaps interface {
+	ConfigMap(ctx context.Context, namespace, name string) (*kube.ConfigMap, error)
+	CreateConfigMap(ctx context.Context, cm *kube.ConfigMap) (*kube.ConfigMap, error)
+	UpdateConfigMap(ctx context.Context, cm *kube.ConfigMap) (*kube.ConfigMap, error)
+}
+
+var _ configMaps = (*kube.Client)(nil)
+
+// Kube is a Journal in ConfigMaps, one per run, in the run's namespace and
+// owned by its Workflow. It needs get, create and update on them.
+type Kube struct {
+	client   configMaps
+	podUID   string
+	pipeline string
+	now      func() time.Time
+}
+
+// NewKube returns a Kube journal for the process in the pod podUID that serves
+// pipeline, which becomes a label.
+func NewKube(client configMaps, podUID, pipeline string) *Kube {
+	return &Kube{client: client, podUID: podUID, pipeline: pipeline, now: time.Now}
+}
+
+// Open implements Journal.
+func (k *Kube) Open(ctx context.Context, run task.Run) (Book, error) {
+	return open(ctx, &configMapBackend{kube: k, run: run}, k.podUID, k.now)
+}
+
+type configMapBackend struct {
+	kube *Kube
+	run  task.Run
+}
+
+func (b *configMapBackend) load(ctx context.Context) (*document, string, error) {
+	cm, err := b.kube.client.ConfigMap(ctx, b.run.Namespace, Name(b.run.UID))
+	if errors.Is(err, kube.ErrNotFound) {
+		return nil, "", nil
+	}
+	if err != nil {
+		return nil, "", rejected(err)
+	}
+	if o := cm.Owner; o == nil || o.UID != b.run.UID {
+		return nil, "", corrupt("config map %s/%s is not owned by workflow %s", cm.Namespace, cm.Name, b.run.UID)
+	}
+	d, err := decode(cm.Data)
+	if err != nil {
+		return nil, "", err
+	}
+	return d, cm.ResourceVersion, nil
+}
+
+func (b *configMapBackend) save(ctx context.Context, d *document, version string) (string, error) {
+	data, err := d.encode(maxConfigMap)
+	if err != nil {
+		return "", err
+	}
+	cm := &kube.ConfigMap{
+		Namespace: b.run.Namespace, Name: Name(b.run.UID), ResourceVersion: version,
+		Labels: map[string]string{
+			"app.kubernetes.io/managed-by": "aphex",
+			"aphex.dev/component":          "journal",
+		},
+		Annotations: map[string]string{"aphex.dev/workflow": b.run.Name},
+		Data:        data,
+		Owner:       kube.WorkflowOwner(b.run.Name, b.run.UID),
+	}
+	if b.kube.pipeline != "" {
+		cm.Labels["aphex.dev/pipeline"] = b.kube.pipeline
+	}
+	write := b.kube.client.UpdateConfigMap
+	if version == "" {
+		write = b.kube.client.CreateConfigMap
+	}
+	stored, err := write(ctx, cm)
+	switch {
+	case err == nil:
+		return stored.ResourceVersion, nil
+	case errors.Is(err, kube.ErrConflict), errors.Is(err, kube.ErrExists), errors.Is(err, kube.ErrNotFound):
+		return "", errors.Join(errStale, err)
+	}
+	return "", rejected(err)
+}
+
+// hopeless: a refusal stays one, and so does a document that cannot be read.
+func (b *configMapBackend) hopeless(err error) bool {
+	if errors.Is(err, kube.ErrForbidden) {
+		return true
+	}
+	f, ok := errors.AsType[*fault.Fault](err)
+	return ok && f.Reason != fault.KubernetesRejected
+}
+
+func rejected(err error) error {
+	class, remedy := fault.Transient, "Check that the Kubernetes API server answers, then retry the run"
+	if errors.Is(err, kube.ErrForbidden) {
+		class, remedy = fault.User, "Grant the service account aphex-executor-plugin get, create and update on config maps"
+	}
+	return fault.Wrap(class, fault.KubernetesRejected, "keep the run's journal", remedy, err)
+}
