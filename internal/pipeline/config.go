@@ -79,7 +79,7 @@ type Environment struct {
 	ExternalID string `yaml:"externalId,omitempty"`
 	// Context is CDK context for this environment, as JSON values: string,
 	// float64 or int, bool, nil, []any, map[string]any.
-	Context map[string]any `yaml:"-"`
+	Context map[string]any `yaml:"context,omitempty"`
 	// RequiredContext are context keys that must have a value before synth.
 	RequiredContext []string `yaml:"requiredContext,omitempty"`
 }
