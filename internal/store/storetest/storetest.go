@@ -1,0 +1,268 @@
+package storetest
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/iotest"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	"github.com/aphex-pipeline/aphex/internal/fault"
+	"github.com/aphex-pipeline/aphex/internal/store"
+)
+
+// Store is what all stores have in common.
+type Store interface {
+	Put(ctx context.Context, key string, body io.Reader, opts store.PutOptions) (store.Object, error)
+	Get(ctx context.Context, key string) (io.ReadCloser, store.Object, error)
+	List(ctx context.Context, prefix string) ([]store.Object, error)
+	Tags(ctx context.Context, key string) (map[string]string, error)
+	URL(key string) string
+}
+
+// Target is one store under test.
+type Target struct {
+	// Store is empty and used by nobody else.
+	Store Store
+	// Overwrite replaces the bytes of an object behind the store's back,
+	// keeping what is recorded of it.
+	Overwrite func(t *testing.T, key string, content []byte)
+	// LargeBytes is the size of the large object; above the part size for a
+	// store that uploads in parts.
+	LargeBytes int
+}
+
+// Run checks the stores that open returns, one per check.
+func Run(t *testing.T, open func(t *testing.T) Target) {
+	t.Helper()
+	for name, check := range map[string]func(t *testing.T, target Target){
+		"round trip":                  roundTrip,
+		"replaces":                    replaces,
+		"not found":                   notFound,
+		"if absent":                   ifAbsent,
+		"one winner":                  oneWinner,
+		"list":                        list,
+		"large object":                large,
+		"damage is found":             damage,
+		"unusable keys":               unusableKeys,
+		"cancelled":                   cancelled,
+		"broken body":                 brokenBody,
+		"property: bytes come back":   bytesComeBack,
+		"property: any damage is met": anyDamage,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			check(t, open(t))
+		})
+	}
+}
+
+func digest(content []byte) string {
+	sum := sha256.Sum256(content)
+	return hex.EncodeToString(sum[:])
+}
+
+func put(t require.TestingT, s Store, key string, content []byte, opts store.PutOptions) store.Object {
+	object, err := s.Put(context.Background(), key, bytes.NewReader(content), opts)
+	require.NoError(t, err)
+	return object
+}
+
+func get(t require.TestingT, s Store, key string) ([]byte, store.Object) {
+	body, object, err := s.Get(context.Background(), key)
+	require.NoError(t, err)
+	content, err := io.ReadAll(body)
+	require.NoError(t, err)
+	require.NoError(t, body.Close())
+	return content, object
+}
+
+func requireFault(t require.TestingT, err error) {
+	f, ok := errors.AsType[*fault.Fault](err)
+	require.True(t, ok, "%v is no fault", err)
+	require.Equal(t, fault.StoreFailed, f.Reason)
+	require.NotEmpty(t, f.Op)
+}
+
+func roundTrip(t *testing.T, target Target) {
+	content := []byte("hello\n")
+	tags := map[string]string{"commit-sha": "0123abc", "timestamp": "2026-01-02T03:04:05Z", "with space": "a+b/c=d@e"}
+	object := put(t, target.Store, "runs/1/run.json", content, store.PutOptions{ContentType: "application/json", Tags: tags})
+	require.Equal(t, store.Object{
+		Key: "runs/1/run.json", URL: target.Store.URL("runs/1/run.json"), Size: int64(len(content)), SHA256: digest(content),
+		ContentType: "application/json", Tags: tags,
+	}, object)
+
+	back, found := get(t, target.Store, "runs/1/run.json")
+	require.Equal(t, content, back)
+	object.Tags = nil
+	require.Equal(t, object, found)
+	stored, err := target.Store.Tags(t.Context(), "runs/1/run.json")
+	require.NoError(t, err)
+	require.Equal(t, tags, stored)
+}
+
+func replaces(t *testing.T, target Target) {
+	put(t, target.Store, "k", []byte("first, and longer"), store.PutOptions{Tags: map[string]string{"a": "b"}})
+	put(t, target.Store, "k", nil, store.PutOptions{})
+	content, object := get(t, target.Store, "k")
+	require.Empty(t, content)
+	require.Zero(t, object.Size)
+	require.Equal(t, "application/octet-stream", object.ContentType)
+	tags, err := target.Store.Tags(t.Context(), "k")
+	require.NoError(t, err)
+	require.Empty(t, tags)
+}
+
+func notFound(t *testing.T, target Target) {
+	_, _, err := target.Store.Get(t.Context(), "nowhere/at-all")
+	require.ErrorIs(t, err, store.ErrNotFound)
+	requireFault(t, err)
+	_, err = target.Store.Tags(t.Context(), "nowhere/at-all")
+	require.ErrorIs(t, err, store.ErrNotFound)
+}
+
+func ifAbsent(t *testing.T, target Target) {
+	put(t, target.Store, "lock", []byte("first"), store.PutOptions{IfAbsent: true})
+	_, err := target.Store.Put(t.Context(), "lock", bytes.NewReader([]byte("second")), store.PutOptions{IfAbsent: true})
+	require.ErrorIs(t, err, store.ErrExists)
+	requireFault(t, err)
+	_, err = target.Store.Put(t.Context(), "lock", bytes.NewReader([]byte("first")), store.PutOptions{IfAbsent: true})
+	require.ErrorIs(t, err, store.ErrExists, "also with equal content")
+	content, _ := get(t, target.Store, "lock")
+	require.Equal(t, "first", string(content))
+}
+
+func oneWinner(t *testing.T, target Target) {
+	var winners atomic.Int32
+	var group sync.WaitGroup
+	for i := range 8 {
+		group.Go(func() {
+			_, err := target.Store.Put(t.Context(), "race", bytes.NewReader(fmt.Append(nil, "writer ", i)), store.PutOptions{IfAbsent: true})
+			if err == nil {
+				winners.Add(1)
+			}
+		})
+	}
+	group.Wait()
+	require.EqualValues(t, 1, winners.Load())
+	content, _ := get(t, target.Store, "race")
+	require.Contains(t, string(content), "writer ")
+}
+
+func list(t *testing.T, target Target) {
+	objects, err := target.Store.List(t.Context(), "")
+	require.NoError(t, err)
+	require.Empty(t, objects)
+	for _, key := range []string{"b/2", "a/1", "b/10", "ba"} {
+		put(t, target.Store, key, []byte(key), store.PutOptions{})
+	}
+	for prefix, want := range map[string][]string{
+		"": {"a/1", "b/10", "b/2", "ba"}, "b": {"b/10", "b/2", "ba"}, "b/": {"b/10", "b/2"}, "c": nil,
+	} {
+		objects, err := target.Store.List(t.Context(), prefix)
+		require.NoError(t, err)
+		var keys []string
+		for _, object := range objects {
+			keys = append(keys, object.Key)
+			require.Equal(t, store.Object{Key: object.Key, URL: target.Store.URL(object.Key), Size: int64(len(object.Key))}, object)
+		}
+		require.Equal(t, want, keys, "prefix %q", prefix)
+	}
+}
+
+func large(t *testing.T, target Target) {
+	content := make([]byte, target.LargeBytes)
+	_, err := rand.Read(content)
+	require.NoError(t, err)
+	// A reader that cannot seek, as a stream from the worker.
+	object, err := target.Store.Put(t.Context(), "large", io.MultiReader(bytes.NewReader(content)), store.PutOptions{Tags: map[string]string{"a": "b"}})
+	require.NoError(t, err)
+	require.EqualValues(t, len(content), object.Size)
+	back, found := get(t, target.Store, "large")
+	require.True(t, bytes.Equal(content, back))
+	require.Equal(t, digest(content), found.SHA256)
+
+	_, err = target.Store.Put(t.Context(), "large", bytes.NewReader(content), store.PutOptions{IfAbsent: true})
+	require.ErrorIs(t, err, store.ErrExists)
+}
+
+func damage(t *testing.T, target Target) {
+	for name, content := range map[string]string{"changed": "dAta", "shorter": "dat", "longer": "data!", "empty": ""} {
+		put(t, target.Store, name, []byte("data"), store.PutOptions{})
+		target.Overwrite(t, name, []byte(content))
+		requireDamaged(t, target.Store, name)
+	}
+}
+
+func requireDamaged(t require.TestingT, s Store, key string) {
+	body, _, err := s.Get(context.Background(), key)
+	if err == nil {
+		_, err = io.ReadAll(body)
+		require.NoError(t, body.Close())
+	}
+	require.ErrorIs(t, err, store.ErrDamaged)
+	requireFault(t, err)
+}
+
+func unusableKeys(t *testing.T, target Target) {
+	for _, key := range []string{"", "/a", "a/", "a//b", "../a", "a/../b", "a/./b", ".", "a\nb", string(make([]byte, 1025))} {
+		_, err := target.Store.Put(t.Context(), key, bytes.NewReader(nil), store.PutOptions{})
+		requireFault(t, err)
+		_, _, err = target.Store.Get(t.Context(), key)
+		requireFault(t, err)
+	}
+}
+
+func cancelled(t *testing.T, target Target) {
+	put(t, target.Store, "k", []byte("v"), store.PutOptions{})
+	cause := errors.New("the run was stopped")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(cause)
+	_, err := target.Store.Put(ctx, "k", bytes.NewReader([]byte("new")), store.PutOptions{})
+	require.ErrorIs(t, err, cause)
+	_, err = target.Store.List(ctx, "")
+	require.ErrorIs(t, err, cause)
+	content, _ := get(t, target.Store, "k")
+	require.Equal(t, "v", string(content))
+}
+
+func brokenBody(t *testing.T, target Target) {
+	broken := errors.New("the worker went away")
+	_, err := target.Store.Put(t.Context(), "k", io.MultiReader(bytes.NewReader([]byte("half")), iotest.ErrReader(broken)), store.PutOptions{})
+	require.ErrorIs(t, err, broken)
+	_, _, err = target.Store.Get(t.Context(), "k")
+	require.ErrorIs(t, err, store.ErrNotFound, "no half object")
+}
+
+func bytesComeBack(t *testing.T, target Target) {
+	rapid.Check(t, func(rt *rapid.T) {
+		key := rapid.StringMatching(`[a-zA-Z0-9é +&=_.~!'()*-]{1,20}`).Draw(rt, "key") + "x/obj"
+		content := rapid.SliceOfN(rapid.Byte(), 0, 3000).Draw(rt, "content")
+		put(rt, target.Store, key, content, store.PutOptions{})
+		back, object := get(rt, target.Store, key)
+		require.True(rt, bytes.Equal(content, back))
+		require.Equal(rt, digest(content), object.SHA256)
+	})
+}
+
+func anyDamage(t *testing.T, target Target) {
+	rapid.Check(t, func(rt *rapid.T) {
+		content := rapid.SliceOfN(rapid.Byte(), 1, 500).Draw(rt, "content")
+		put(rt, target.Store, "object", content, store.PutOptions{})
+		at := rapid.IntRange(0, len(content)-1).Draw(rt, "at")
+		content[at] ^= byte(1 << rapid.IntRange(0, 7).Draw(rt, "bit"))
+		target.Overwrite(t, "object", content)
+		requireDamaged(rt, target.Store, "object")
+	})
+}
