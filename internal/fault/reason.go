@@ -47,6 +47,10 @@ const (
 	WorkerLost Reason = "WorkerLost"
 	// WorkerUnavailable is a worker that cannot be reached at all.
 	WorkerUnavailable Reason = "WorkerUnavailable"
+	// DirectoryMissing is a working directory that does not exist.
+	DirectoryMissing Reason = "DirectoryMissing"
+	// PathRefused is a path that leaves the folder it belongs to.
+	PathRefused Reason = "PathRefused"
 
 	// SynthFailed is a CDK app that did not exit 0.
 	SynthFailed Reason = "SynthFailed"
