@@ -1,0 +1,324 @@
+package execution
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"github.com/aphex-pipeline/aphex/internal/fault"
+	"github.com/aphex-pipeline/aphex/plugin/argo"
+	"github.com/aphex-pipeline/aphex/plugin/journal"
+	"github.com/aphex-pipeline/aphex/tasks/task"
+)
+
+const (
+	// recordTimeout bounds one call of the Recorder.
+	recordTimeout = 15 * time.Second
+	// journalTries bounds how often one entry is tried to be written, each try
+	// taking up to the journal's own two minutes.
+	journalTries = 3
+)
+
+// execution is one attempt at a stage in this process.
+type execution struct {
+	key  string
+	call argo.Call
+	// done is closed once final or detached is set.
+	done chan struct{}
+
+	mu       sync.Mutex
+	cancel   context.CancelCauseFunc // nil until the work begins
+	stopped  error                   // cause given before the work began
+	progress string
+	reported string
+	// reportedAt is zero before the first report.
+	reportedAt time.Time
+	final      []byte
+	ended      bool
+}
+
+func newExecution(key string, call argo.Call) *execution {
+	return &execution{key: key, call: call, done: make(chan struct{}), progress: label(&call.Request) + " is running"}
+}
+
+func (x *execution) attrs() []any {
+	r := &x.call.Request
+	return []any{
+		slog.String("workflow_uid", r.Run.UID), slog.String("execution", x.key),
+		slog.String("stage", r.Stage), slog.String("environment", r.Environment), slog.Int("attempt", r.Attempt),
+	}
+}
+
+// begin returns the context the work runs on.
+func (x *execution) begin(ctx context.Context) (context.Context, context.CancelCauseFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.cancel = cancel
+	if x.stopped != nil {
+		cancel(x.stopped)
+	}
+	return ctx, cancel
+}
+
+// stop cancels the work, unless it has ended. The first cause counts.
+func (x *execution) stop(cause error) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.ended || x.stopped != nil {
+		return
+	}
+	x.stopped = cause
+	if x.cancel != nil {
+		x.cancel(cause)
+	}
+}
+
+func (x *execution) finish(final []byte) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if !x.ended {
+		x.ended, x.final = true, final
+		close(x.done)
+	}
+}
+
+// detach ends the execution in this process without an outcome.
+func (x *execution) detach() { x.finish(nil) }
+
+// result returns the final reply; ok is false if it was detached.
+func (x *execution) result() (final []byte, ok bool) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.final, x.final != nil
+}
+
+func (x *execution) firstPoll() bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.reportedAt.IsZero()
+}
+
+func (x *execution) setProgress(message string) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.progress = message
+}
+
+// report returns the message of a Running report if one is due: the first
+// one, and then one whenever the message changed and every has passed.
+func (x *execution) report(every time.Duration) (string, bool) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	first := x.reportedAt.IsZero()
+	if x.ended || (!first && (x.progress == x.reported || time.Since(x.reportedAt) < every)) {
+		return "", false
+	}
+	x.reported, x.reportedAt = x.progress, time.Now()
+	return x.progress, true
+}
+
+// work is the life of an execution, from the journal's first word to its last.
+func (e *Engine) work(ctx context.Context, r *run, x *execution) {
+	defer x.detach() // whatever happens, nobody waits for ever
+	taskCtx, cancel := x.begin(ctx)
+	defer cancel(nil)
+
+	entry, err := e.beginEntry(ctx, r, x)
+	switch {
+	case errors.Is(err, journal.ErrFenced), ctx.Err() != nil:
+		e.lost(r, err)
+		return
+	case err != nil:
+		x.finish(e.finalReply(&x.call, e.failure(err), "", "").Encode())
+		return
+	case entry.Ended():
+		x.finish(entry.Final)
+		return
+	}
+	e.record(ctx, x, "start", func(ctx context.Context, rec Recorder) error {
+		return rec.StageStarted(ctx, x.call.Request, entry.StartedAt)
+	})
+	logger := e.cfg.Logger.With(x.attrs()...)
+	logger.InfoContext(ctx, "stage started", slog.Int("starts", entry.Starts))
+	log := e.openLog(&x.call.Request, x.key, entry.Starts > 1)
+	o := e.runTask(taskCtx, r, x, log, logger)
+	if o.detached {
+		log.discard()
+		logger.InfoContext(ctx, "stage detached", slog.String("cause", fmt.Sprint(context.Cause(taskCtx))))
+		return
+	}
+	e.conclude(context.WithoutCancel(ctx), r, x, entry, o, log)
+}
+
+// conclude uploads the log, records the end and makes the final reply durable.
+func (e *Engine) conclude(ctx context.Context, r *run, x *execution, entry journal.Entry, o outcome, log *stageLog) {
+	url, warning := e.uploadLog(ctx, &x.call.Request, log, o)
+	reply := e.finalReply(&x.call, o, url, warning)
+	at := time.Now().UTC()
+	e.record(ctx, x, "end", func(ctx context.Context, rec Recorder) error {
+		return rec.StageEnded(ctx, x.call.Request, entry.StartedAt, at, string(reply.Node.Phase), reply.Node.Message, o.reason)
+	})
+	e.cfg.Logger.InfoContext(ctx, "stage ended", append(x.attrs(), slog.String("phase", string(reply.Node.Phase)),
+		slog.String("reason", o.reason), slog.Int64("duration_ms", at.Sub(entry.StartedAt).Milliseconds()))...)
+
+	final := reply.Encode()
+	var err error
+	for range journalTries {
+		var ended journal.Entry
+		if ended, err = r.book.End(ctx, x.key, final, string(reply.Node.Phase), at); err == nil {
+			x.finish(ended.Final)
+			return
+		}
+		if errors.Is(err, journal.ErrFenced) {
+			e.lost(r, err)
+			return
+		}
+		if fault.From(err).Class != fault.Transient {
+			break
+		}
+	}
+	// The work is done; a reply that may be given differently after a restart
+	// is better than a node that hangs.
+	e.cfg.Logger.ErrorContext(ctx, "final reply could not be journalled", append(x.attrs(), slog.String("err", err.Error()))...)
+	x.finish(final)
+}
+
+func (e *Engine) beginEntry(ctx context.Context, r *run, x *execution) (entry journal.Entry, err error) {
+	req := &x.call.Request
+	for range journalTries {
+		entry, err = r.book.Begin(ctx, journal.Entry{
+			Key: x.key, Stage: req.Stage, Environment: req.Environment, Node: req.Node, Attempt: req.Attempt,
+			Epoch: req.Run.Epoch, Digest: x.call.Digest, StartedAt: time.Now().UTC(),
+		})
+		if err == nil || ctx.Err() != nil || errors.Is(err, journal.ErrFenced) || fault.From(err).Class != fault.Transient {
+			break
+		}
+	}
+	return entry, err
+}
+
+// lost stops everything of a run whose journal belongs to another pod now.
+func (e *Engine) lost(r *run, err error) {
+	if err != nil {
+		e.cfg.Logger.Error("run has been taken over by another pod", slog.String("workflow_uid", r.id.UID), slog.String("err", err.Error()))
+	}
+	e.cancelRun(r.id.UID, func(*execution) bool { return true }, detached())
+}
+
+// runTask runs the stage and returns what came of it. It never panics and
+// returns Config.Grace after ctx has ended, at the latest.
+func (e *Engine) runTask(ctx context.Context, r *run, x *execution, log *stageLog, logger *slog.Logger) outcome {
+	req := x.call.Request
+	runner, ok := e.cfg.Registry[req.Stage]
+	if !ok {
+		return e.failure(fault.Newf(fault.User, fault.UnknownStage, "run the stage",
+			"Generate the WorkflowTemplate anew with the aphex version that runs in the cluster", "%q is not a stage of this version of aphex", req.Stage))
+	}
+	if ctx.Err() != nil {
+		return e.settle(ctx, e.failure(context.Cause(ctx)))
+	}
+	if limit := x.call.Timeout; limit > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, limit, fault.Newf(fault.Cancelled, fault.StageTimeout, "run the stage",
+			"Raise the stage's timeout, or find out in its log what takes so long", "it did not end within %s (the template's timeout)", limit))
+		defer cancel()
+	}
+	env := task.Env{
+		Output: log, Logger: logger,
+		Progress: func(message string) { x.setProgress(e.message(message)) },
+		Effects:  &effects{book: r.book, key: x.key},
+	}
+	ended := make(chan outcome, 1)
+	go func() { ended <- e.guarded(ctx, runner, req, env, logger) }()
+	var o outcome
+	select {
+	case o = <-ended:
+	case <-ctx.Done():
+		grace := time.NewTimer(e.cfg.Grace)
+		defer grace.Stop()
+		select {
+		case o = <-ended:
+		case <-grace.C:
+			logger.ErrorContext(ctx, "stage did not stop in time", slog.Duration("grace", e.cfg.Grace))
+			o = e.failure(context.Cause(ctx))
+		}
+	}
+	return e.settle(ctx, o)
+}
+
+// settle applies what ended the context to what the stage made of it: success
+// stays success, a failure is reported as its cause.
+func (e *Engine) settle(ctx context.Context, o outcome) outcome {
+	if o.err == nil || ctx.Err() == nil {
+		if errors.Is(o.err, journal.ErrFenced) {
+			o.detached = true
+		}
+		return o
+	}
+	cause := context.Cause(ctx)
+	f, ok := errors.AsType[*fault.Fault](cause)
+	switch {
+	case errors.Is(o.err, journal.ErrFenced), errors.Is(cause, errReplaced), !ok:
+		return outcome{detached: true}
+	case fault.From(o.err).Class == fault.Cancelled:
+		return o
+	}
+	return e.failure(f)
+}
+
+// guarded calls the stage and turns a panic, or an end without an answer, into
+// a System fault. The stack goes to the log, never into the message.
+func (e *Engine) guarded(ctx context.Context, runner task.Runner, req task.Request, env task.Env, logger *slog.Logger) (o outcome) {
+	returned := false
+	defer func() {
+		if returned {
+			return
+		}
+		cause := recover()
+		if cause == nil {
+			cause = "it ended without an answer"
+		}
+		logger.ErrorContext(ctx, "stage panicked", slog.String("panic", e.cfg.Redact(fmt.Sprint(cause))), slog.String("stack", string(debug.Stack())))
+		o = e.failure(fault.Newf(fault.System, fault.Internal, "run the stage",
+			"Report this as a defect of aphex, with the plugin's log", "it panicked: %v", cause))
+	}()
+	result, err := runner.Run(ctx, req, env)
+	returned = true
+	if err != nil {
+		return e.failure(err)
+	}
+	return success(result)
+}
+
+// record calls the Recorder, whose failures only are worth a line.
+func (e *Engine) record(ctx context.Context, x *execution, what string, call func(context.Context, Recorder) error) {
+	if e.cfg.Recorder == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
+	defer cancel()
+	if err := call(ctx, e.cfg.Recorder); err != nil {
+		e.cfg.Logger.WarnContext(ctx, "stage could not be recorded", append(x.attrs(), slog.String("what", what), slog.String("err", e.cfg.Redact(err.Error())))...)
+	}
+}
+
+// effects is the stage's part of the journal.
+type effects struct {
+	book journal.Book
+	key  string
+}
+
+// Put implements task.Effects.
+func (f *effects) Put(ctx context.Context, name string, value []byte) error {
+	return f.book.PutEffect(ctx, f.key, name, value)
+}
+
+// Get implements task.Effects.
+func (f *effects) Get(ctx context.Context, name string) ([]byte, bool, error) {
+	return f.book.Effect(ctx, f.key, name)
+}

@@ -1,0 +1,181 @@
+package execution
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/aphex-pipeline/aphex/internal/fault"
+	"github.com/aphex-pipeline/aphex/plugin/argo"
+	"github.com/aphex-pipeline/aphex/tasks/task"
+)
+
+// Budgets of one reply. The Workflow object holds all replies of a run, and
+// one that is too large takes its siblings with it.
+const (
+	maxMessage   = 1 << 10
+	maxParameter = 32 << 10
+	maxOutputs   = 64 << 10
+	// messageTail is what is kept of a long message's end, where the remedy
+	// and the reason stand.
+	messageTail = 400
+)
+
+// Exit codes, as `aphex task` gives them: a retry expression can tell what is
+// worth another attempt.
+const (
+	exitDone      = "0"
+	exitFailed    = "1"
+	exitTransient = "75"
+	exitSystem    = "125"
+	exitCancelled = "143"
+)
+
+// outcome is how a stage ended.
+type outcome struct {
+	result task.Result
+	err    error
+	// reason is a fault.Reason, or empty.
+	reason string
+	// detached says that the stage stopped without an outcome.
+	detached bool
+}
+
+func success(result task.Result) outcome { return outcome{result: result, reason: result.Reason} }
+
+func (e *Engine) failure(err error) outcome {
+	return outcome{err: err, reason: string(fault.From(err).Reason)}
+}
+
+func (o *outcome) phase() (argo.Phase, string) {
+	if o.err == nil {
+		return argo.Succeeded, exitDone
+	}
+	switch fault.From(o.err).Class {
+	case fault.User:
+		return argo.Failed, exitFailed
+	case fault.Transient:
+		return argo.Failed, exitTransient
+	case fault.Cancelled:
+		return argo.Failed, exitCancelled
+	case fault.System:
+	}
+	return argo.Error, exitSystem
+}
+
+// finalReply renders o: always a message, always every declared output. An
+// output beyond the budget makes it the failure of this stage.
+func (e *Engine) finalReply(call *argo.Call, o outcome, logURL, warning string) argo.Reply {
+	values := map[string]string{}
+	if o.err == nil {
+		maps.Copy(values, o.result.Outputs)
+	}
+	if logURL != "" {
+		values[task.OutputLogURL] = logURL
+	}
+	parameters := parameters(call, values)
+	if err := withinBudget(call, parameters); err != nil {
+		failed := e.failure(err)
+		return e.finalReply(call, failed, logURL, warning)
+	}
+	phase, exit := o.phase()
+	message := o.result.Message
+	if o.err != nil {
+		message = fault.Message(o.err)
+	}
+	if message == "" {
+		message = label(&call.Request) + " " + strings.ToLower(string(phase))
+	}
+	if warning != "" {
+		message += " (warning: " + warning + ")"
+	}
+	outputs := &argo.Outputs{Parameters: parameters, ExitCode: exit}
+	if bucket, key, ok := s3Location(logURL); ok && e.cfg.MainLogs {
+		outputs.Artifacts = []argo.Artifact{{Name: "main-logs", S3: argo.S3Location{Bucket: bucket, Key: key}}}
+	}
+	return argo.Final(phase, e.message(message), outputs)
+}
+
+// parameters lists what the stage and its template declare, in that order,
+// then anything else the stage returned.
+func parameters(call *argo.Call, values map[string]string) []argo.Parameter {
+	names := task.Outputs(call.Request.Stage)
+	globals := map[string]string{}
+	for _, d := range call.Outputs {
+		globals[d.Name] = d.GlobalName
+		names = append(names, d.Name)
+	}
+	names = append(names, slices.Sorted(maps.Keys(values))...)
+	var list []argo.Parameter
+	seen := map[string]bool{}
+	for _, name := range names {
+		if !seen[name] {
+			seen[name] = true
+			list = append(list, argo.Parameter{Name: name, Value: strings.ToValidUTF8(values[name], "\uFFFD"), GlobalName: globals[name]})
+		}
+	}
+	return list
+}
+
+func withinBudget(call *argo.Call, parameters []argo.Parameter) error {
+	total := 0
+	for _, p := range parameters {
+		total += len(p.Name) + len(p.Value)
+		if len(p.Value) > maxParameter {
+			return tooLarge(call, "output %s has %d bytes: at most %d are allowed", p.Name, len(p.Value), maxParameter)
+		}
+	}
+	if total > maxOutputs {
+		return tooLarge(call, "its outputs have %d bytes together: at most %d are allowed", total, maxOutputs)
+	}
+	return nil
+}
+
+func tooLarge(call *argo.Call, format string, args ...any) error {
+	return fault.Newf(fault.User, fault.OutputTooLarge, "return the outputs of "+label(&call.Request),
+		"Return less, or read the data from the bucket", format, args...)
+}
+
+// message makes text fit for a node: one redacted paragraph within the budget.
+func (e *Engine) message(text string) string {
+	text = strings.ToValidUTF8(e.cfg.Redact(text), "\uFFFD")
+	return shorten(strings.Join(strings.Fields(text), " "), maxMessage)
+}
+
+// shorten cuts the middle out of a text of more than limit bytes.
+func shorten(text string, limit int) string {
+	const gap = " … "
+	if len(text) <= limit {
+		return text
+	}
+	head, tail := limit-messageTail-len(gap), len(text)-messageTail
+	for !utf8.RuneStart(text[head]) {
+		head--
+	}
+	for !utf8.RuneStart(text[tail]) {
+		tail++
+	}
+	return text[:head] + gap + text[tail:]
+}
+
+// label is what people call the stage: "deploy-dev", "test-dev", "build".
+func label(req *task.Request) string {
+	switch {
+	case req.Environment == "":
+		return req.Stage
+	case req.Stage == task.StageDeployEnv:
+		return "deploy-" + req.Environment
+	}
+	return fmt.Sprintf("%s-%s", req.Stage, req.Environment)
+}
+
+func s3Location(url string) (bucket, key string, ok bool) {
+	rest, ok := strings.CutPrefix(url, "s3://")
+	if !ok {
+		return "", "", false
+	}
+	bucket, key, ok = strings.Cut(rest, "/")
+	return bucket, key, ok && key != ""
+}

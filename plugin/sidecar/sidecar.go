@@ -1,0 +1,201 @@
+package sidecar
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/aphex-pipeline/aphex/plugin/execution"
+	"github.com/aphex-pipeline/aphex/plugin/journal"
+	"github.com/aphex-pipeline/aphex/plugin/server"
+	"github.com/aphex-pipeline/aphex/tasks/task"
+)
+
+const (
+	// DefaultGrace is what the pod's terminationGracePeriodSeconds of 60
+	// leaves, with some seconds for the end of the process.
+	DefaultGrace = 55 * time.Second
+	// closeTimeout bounds the end of the listeners once nothing is executed.
+	closeTimeout = 2 * time.Second
+)
+
+// Config is what the sidecar is made of. Registry, Journal and LogDir are
+// required.
+type Config struct {
+	Registry task.Registry
+	Journal  journal.Journal
+	// LogDir holds stage logs until they are uploaded; it is created.
+	LogDir string
+
+	// PodUID is this pod, as in the journal.
+	PodUID string
+	// Runs, Logs, Recorder and Nudger may be nil: see execution.Config.
+	Runs     execution.Runs
+	Logs     execution.Logs
+	Recorder execution.Recorder
+	Nudger   execution.Nudger
+	// MainLogs, StayPending and Redact are as in execution.Config.
+	MainLogs    bool
+	StayPending bool
+	Redact      func(string) string
+
+	// TokenFile defaults to server.DefaultTokenFile.
+	TokenFile string
+	// Port defaults to server.DefaultPort. Listeners, if given, are used
+	// instead, and closed.
+	Port      int
+	Listeners []net.Listener
+	// Stdout receives the stages' logs. Default: discarded.
+	Stdout io.Writer
+	// Logger is for the operator. Default: discarded.
+	Logger *slog.Logger
+
+	// Grace is the time from the end of ctx to the end of Run, at most. It
+	// must be some seconds less than the pod's grace period. Stages are given
+	// all but a tenth of it. Default: DefaultGrace.
+	Grace time.Duration
+	// FirstPoll, LongPoll, Requeue and ReportEvery are as in execution.Config.
+	FirstPoll, LongPoll, Requeue, ReportEvery time.Duration
+}
+
+// Run serves the agent until ctx ends (the process got SIGTERM), then drains.
+//
+// If the runs it served are over, it returns as soon as their stages have
+// stopped. Otherwise, since the agent lives on and would take a closed
+// listener for a failed stage, it answers quiet polls until Config.Grace is
+// used up.
+//
+// An error means that the plugin could not work; the process must then end
+// with a status other than 0, or Kubernetes will not start it again.
+func Run(ctx context.Context, cfg Config) error {
+	cfg = cfg.withDefaults()
+	listeners := cfg.Listeners
+	if listeners == nil {
+		var err error
+		if listeners, err = server.Listen(ctx, cfg.Port); err != nil {
+			return err
+		}
+	}
+	// From here on everything lives on a context that outlasts ctx.
+	life, end := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer end(nil)
+	srv := server.New(cfg.Logger)
+	var wg sync.WaitGroup
+	var serveErr error
+	wg.Go(func() {
+		serveErr = server.Serve(life, listeners, srv, closeTimeout)
+		end(serveErr)
+	})
+	err := run(ctx, life, srv, cfg, &wg)
+	end(nil)
+	wg.Wait()
+	return errors.Join(err, serveErr)
+}
+
+// run starts the engine, waits for the end of ctx (or of life, when a listener
+// broke) and drains.
+func run(ctx, life context.Context, srv *server.Server, cfg Config, wg *sync.WaitGroup) error {
+	if err := os.MkdirAll(cfg.LogDir, 0o750); err != nil {
+		return fmt.Errorf("create the log directory: %w", err)
+	}
+	engine, err := execution.New(cfg.execution())
+	if err != nil {
+		return err
+	}
+	wg.Go(func() { engine.Run(life) })
+	token, err := server.ReadToken(ctx, cfg.TokenFile, cfg.Logger)
+	switch {
+	case ctx.Err() != nil:
+		return nil // ended before it began
+	case err != nil:
+		return err
+	}
+	srv.Start(engine, token)
+	cfg.Logger.InfoContext(ctx, "plugin ready", slog.Int("port", cfg.Port))
+
+	select {
+	case <-ctx.Done():
+	case <-life.Done():
+		return nil
+	}
+	drain(life, engine, cfg)
+	return nil
+}
+
+func drain(life context.Context, engine *execution.Engine, cfg Config) {
+	cfg.Logger.InfoContext(life, "plugin is draining", slog.Duration("grace", cfg.Grace))
+	whole := time.NewTimer(cfg.Grace)
+	defer whole.Stop()
+	bounded, cancel := context.WithTimeout(life, cfg.Grace-cfg.Grace/10)
+	defer cancel()
+	if over := engine.Drain(bounded); over {
+		cfg.Logger.InfoContext(life, "runs are over")
+		return
+	}
+	select {
+	case <-whole.C:
+	case <-life.Done():
+	}
+}
+
+func (c Config) withDefaults() Config {
+	if c.TokenFile == "" {
+		c.TokenFile = server.DefaultTokenFile
+	}
+	if c.Port == 0 {
+		c.Port = server.DefaultPort
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Grace <= 0 {
+		c.Grace = DefaultGrace
+	}
+	return c
+}
+
+func (c Config) execution() execution.Config {
+	return execution.Config{
+		Registry: c.Registry, Journal: c.Journal, LogDir: c.LogDir, PodUID: c.PodUID,
+		Runs: c.Runs, Logs: c.Logs, MainLogs: c.MainLogs, Recorder: c.Recorder, Nudger: c.Nudger,
+		Stdout: c.Stdout, Redact: c.Redact, Logger: c.Logger,
+		FirstPoll: c.FirstPoll, LongPoll: c.LongPoll, Requeue: c.Requeue, ReportEvery: c.ReportEvery,
+		Grace: c.Grace - c.Grace/5, StayPending: c.StayPending,
+	}
+}
+
+// readyDelay is the pause between two looks at a plugin that is not up.
+const readyDelay = 50 * time.Millisecond
+
+// WaitReady returns once a plugin answers at addr ("127.0.0.1:4355"), for the
+// postStart hook that keeps the agent from starting before it. It waits for
+// the listener and the token, not for the cluster.
+//
+// Errors: the cause of ctx.
+func WaitReady(ctx context.Context, addr string) error {
+	client := &http.Client{Timeout: time.Second}
+	for {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+server.ReadyPath, http.NoBody)
+		if err != nil {
+			return fmt.Errorf("ask the plugin: %w", err)
+		}
+		if resp, err := client.Do(req); err == nil {
+			_ = resp.Body.Close() // nothing is read from it
+			if resp.StatusCode == http.StatusOK {
+				return nil
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("plugin at %s is not ready: %w", addr, context.Cause(ctx))
+		case <-time.After(readyDelay):
+		}
+	}
+}
