@@ -1,0 +1,111 @@
+package record
+
+import "time"
+
+// SchemaVersion is written into every record, so that readers of a later
+// version can tell what they have.
+const SchemaVersion = "1.0"
+
+// Status is the state of a run or stage.
+type Status string
+
+// The statuses, as in the founding document's data models.
+const (
+	Running   Status = "running"
+	Succeeded Status = "succeeded"
+	Failed    Status = "failed"
+)
+
+// Run is the record of one run (WorkflowMetadata), stored at RunKey.
+type Run struct {
+	SchemaVersion string `json:"schema_version"`
+	// WorkflowID is the Workflow's UID.
+	WorkflowID   string `json:"workflow_id"`
+	WorkflowName string `json:"workflow_name"`
+	Namespace    string `json:"namespace"`
+	Pipeline     string `json:"pipeline"`
+	CommitSHA    string `json:"commit_sha"`
+	Branch       string `json:"branch"`
+	RepoURL      string `json:"repo_url"`
+	// TriggeredAt is when the first stage of the run began, in UTC.
+	TriggeredAt time.Time `json:"triggered_at"`
+	// CompletedAt is nil while the run lasts.
+	CompletedAt *time.Time `json:"completed_at"`
+	Status      Status     `json:"status"`
+	// Reason qualifies the status, such as "Superseded" or the reason of the
+	// first failed stage.
+	Reason string `json:"reason,omitempty"`
+	// Stages are in the order they began.
+	Stages []Stage `json:"stages"`
+}
+
+// Stage is the record of one stage (StageMetadata), stored at StageKey.
+type Stage struct {
+	// StageName is the stage and, where there is one, its environment:
+	// "deploy-env-dev".
+	StageName   string     `json:"stage_name"`
+	Stage       string     `json:"stage"`
+	Environment string     `json:"environment,omitempty"`
+	Attempt     int        `json:"attempt"`
+	Epoch       string     `json:"epoch"`
+	StartedAt   time.Time  `json:"started_at"`
+	CompletedAt *time.Time `json:"completed_at"`
+	Status      Status     `json:"status"`
+	Reason      string     `json:"reason,omitempty"`
+	// Message is the node's message of a stage that ended well.
+	Message string `json:"message,omitempty"`
+	// ErrorMessage is the node's message of a stage that did not.
+	ErrorMessage *string `json:"error_message"`
+}
+
+// Artifact describes one published file (ArtifactMetadata).
+type Artifact struct {
+	CommitSHA string    `json:"commit_sha"`
+	Timestamp time.Time `json:"timestamp"`
+	S3Path    string    `json:"s3_path"`
+	// ArtifactType is "lambda-layer", "binary" or "package".
+	ArtifactType string `json:"artifact_type"`
+	SizeBytes    int64  `json:"size_bytes"`
+	// Checksum is "sha256:" and 64 hexadecimal digits.
+	Checksum string `json:"checksum"`
+}
+
+// StageName joins a stage and its environment: "build", "deploy-env-dev".
+func StageName(stage, environment string) string {
+	if environment == "" {
+		return stage
+	}
+	return stage + "-" + environment
+}
+
+// RunKey is the object key of a run's record.
+func RunKey(uid string) string { return "runs/" + uid + "/run.json" }
+
+// StageKey is the object key of a stage's record.
+func StageKey(uid, stage, environment string) string {
+	return StagePrefix(uid) + StageName(stage, environment) + ".json"
+}
+
+// StagePrefix is the common prefix of a run's stage records.
+func StagePrefix(uid string) string { return "runs/" + uid + "/stages/" }
+
+// LogKey is the object key of a stage's complete log.
+func LogKey(uid, stage, environment string) string {
+	return "runs/" + uid + "/logs/" + StageName(stage, environment) + ".log"
+}
+
+// SnapshotKey is the object key of a run's workspace snapshot.
+func SnapshotKey(uid string) string { return "runs/" + uid + "/snapshot.tar.zst" }
+
+// ArtifactsKey is the object key of the list of a run's artifacts.
+func ArtifactsKey(uid string) string { return "runs/" + uid + "/artifacts.json" }
+
+// OutputsKey is the object key of an environment's stack outputs.
+func OutputsKey(uid, environment string) string {
+	return "runs/" + uid + "/environments/" + environment + "/outputs.json"
+}
+
+// TestKey is the object key of an environment's test result.
+func TestKey(uid, environment string) string {
+	return "runs/" + uid + "/environments/" + environment + "/tests.json"
+}

@@ -1,0 +1,145 @@
+package record
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/aphex-pipeline/aphex/internal/store"
+)
+
+// objects is what the recorder needs of the bucket.
+type objects interface {
+	Put(ctx context.Context, key string, body io.Reader, opts store.PutOptions) (store.Object, error)
+	Get(ctx context.Context, key string) (io.ReadCloser, store.Object, error)
+	List(ctx context.Context, prefix string) ([]store.Object, error)
+	URL(key string) string
+}
+
+// maxRecordBytes bounds what is read back: a record is a few KiB.
+const maxRecordBytes = 1 << 20
+
+// Recorder writes the records of runs. Its methods are safe for concurrent use
+// on different stages.
+type Recorder struct{ store objects }
+
+// New returns a Recorder that writes to s.
+func New(s objects) *Recorder { return &Recorder{store: s} }
+
+// Begin writes the run's record with status running, unless it exists: a
+// retried run keeps the moment it was first triggered, and is open again.
+func (r *Recorder) Begin(ctx context.Context, run Run) error {
+	old, err := r.Run(ctx, run.WorkflowID)
+	switch {
+	case err == nil:
+		run.TriggeredAt = old.TriggeredAt
+	case !errors.Is(err, store.ErrNotFound):
+		return err
+	}
+	run.SchemaVersion, run.Status, run.CompletedAt = SchemaVersion, Running, nil
+	if run.Stages == nil {
+		run.Stages = []Stage{}
+	}
+	return r.put(ctx, RunKey(run.WorkflowID), run)
+}
+
+// PutStage writes the record of one stage of run uid, replacing an earlier
+// one of the same stage and environment.
+func (r *Recorder) PutStage(ctx context.Context, uid string, s Stage) error {
+	return r.put(ctx, StageKey(uid, s.Stage, s.Environment), s)
+}
+
+// Finish closes the run's record: it collects the stages, sets the status and
+// the time, and returns the record and its URL. A run without a record (its
+// first stage never began) gets one from run.
+func (r *Recorder) Finish(ctx context.Context, run Run, status Status, at time.Time) (Run, string, error) {
+	old, err := r.Run(ctx, run.WorkflowID)
+	switch {
+	case err == nil:
+		run.TriggeredAt = old.TriggeredAt
+	case errors.Is(err, store.ErrNotFound):
+		run.TriggeredAt = at
+	default:
+		return Run{}, "", err
+	}
+	stages, err := r.stages(ctx, run.WorkflowID)
+	if err != nil {
+		return Run{}, "", err
+	}
+	run.SchemaVersion, run.Stages, run.Status, run.CompletedAt = SchemaVersion, stages, status, new(at)
+	run.Reason = reason(stages)
+	return run, r.store.URL(RunKey(run.WorkflowID)), r.put(ctx, RunKey(run.WorkflowID), run)
+}
+
+// Run reads a run's record; the error wraps store.ErrNotFound if there is none.
+func (r *Recorder) Run(ctx context.Context, uid string) (Run, error) {
+	var run Run
+	return run, r.get(ctx, RunKey(uid), &run)
+}
+
+// reason is that of the first failed stage, else of the first qualified one.
+// A stage that may fail (deploy-pipeline) counts only if nothing else does.
+func reason(stages []Stage) string {
+	var qualified string
+	for _, s := range stages {
+		if s.Status == Failed && s.Stage != "deploy-pipeline" {
+			return s.Reason
+		}
+		if qualified == "" {
+			qualified = s.Reason
+		}
+	}
+	return qualified
+}
+
+func (r *Recorder) stages(ctx context.Context, uid string) ([]Stage, error) {
+	listed, err := r.store.List(ctx, StagePrefix(uid))
+	if err != nil {
+		return nil, fmt.Errorf("list stage records: %w", err)
+	}
+	stages := make([]Stage, 0, len(listed))
+	for _, o := range listed {
+		var s Stage
+		if err := r.get(ctx, o.Key, &s); err != nil {
+			return nil, err
+		}
+		stages = append(stages, s)
+	}
+	slices.SortFunc(stages, func(a, b Stage) int {
+		if c := a.StartedAt.Compare(b.StartedAt); c != 0 {
+			return c
+		}
+		return strings.Compare(a.StageName, b.StageName)
+	})
+	return stages, nil
+}
+
+func (r *Recorder) put(ctx context.Context, key string, v any) error {
+	body, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return fmt.Errorf("encode %s: %w", key, err)
+	}
+	_, err = r.store.Put(ctx, key, bytes.NewReader(append(body, '\n')), store.PutOptions{ContentType: "application/json"})
+	return err
+}
+
+func (r *Recorder) get(ctx context.Context, key string, v any) error {
+	body, _, err := r.store.Get(ctx, key)
+	if err != nil {
+		return err
+	}
+	data, err := io.ReadAll(io.LimitReader(body, maxRecordBytes))
+	if err = errors.Join(err, body.Close()); err != nil {
+		return fmt.Errorf("read %s: %w", key, err)
+	}
+	if err := json.Unmarshal(data, v); err != nil {
+		return fmt.Errorf("read %s: %w", key, err)
+	}
+	return nil
+}
