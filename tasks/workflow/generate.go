@@ -3,6 +3,7 @@ package workflow
 import (
 	"bytes"
 	"fmt"
+	"regexp"
 	"slices"
 
 	"go.yaml.in/yaml/v3"
@@ -64,18 +65,27 @@ func Generate(cfg *pipeline.Config, inst pipeline.Installation) ([]byte, error) 
 	return out.Bytes(), nil
 }
 
-// checkNames reports environments whose nodes would bear the name of another.
+// environmentName is what may stand in the name of a node, and so in the
+// expressions of the DAG. The configuration is read with the same rule.
+const environmentName = `\A[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?\z`
+
+// checkNames reports environments that cannot name a node, or whose nodes
+// would bear the name of another.
 func checkNames(nodes []pipeline.Node) error {
 	invalid := &pipeline.InvalidError{}
+	add := func(format string, args ...any) {
+		invalid.Findings = append(invalid.Findings, pipeline.Finding{Path: "environments", Message: fmt.Sprintf(format, args...)})
+	}
+	pattern := regexp.MustCompile(environmentName)
 	seen := map[string]pipeline.Node{}
 	for _, node := range nodes {
-		other, taken := seen[node.Name()]
-		if taken {
-			invalid.Findings = append(invalid.Findings, pipeline.Finding{
-				Path: "environments",
-				Message: fmt.Sprintf("the environment %q gives the node name %q, which the stage %s already has: choose another name",
-					node.Environment, node.Name(), other.Stage),
-			})
+		if node.Environment != "" && !pattern.MatchString(node.Environment) {
+			add("the name %q is not allowed: lower-case letters, digits and inner hyphens, at most 40", node.Environment)
+			continue
+		}
+		if other, taken := seen[node.Name()]; taken {
+			add("the environment %q gives the node name %q, which the stage %s already has: choose another name",
+				node.Environment, node.Name(), other.Stage)
 		}
 		seen[node.Name()] = node
 	}

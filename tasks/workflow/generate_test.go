@@ -134,6 +134,10 @@ func TestGenerate_RefusesEnvironmentThatTakesAStagesName(t *testing.T) {
 	var invalid *pipeline.InvalidError
 	require.ErrorAs(t, err, &invalid)
 	require.ErrorContains(t, err, `"deploy-pipeline"`)
+
+	cfg.Environments[0].Name = "dev.Succeeded || build"
+	_, err = workflow.Generate(cfg, inst)
+	require.ErrorAs(t, err, &invalid)
 }
 
 func TestGenerate_RefusesWhatCouldLeaveThePatch(t *testing.T) {
@@ -209,7 +213,7 @@ func TestGenerate_PatchedAgentPod(t *testing.T) {
 	require.False(t, *patched.AutomountServiceAccountToken)
 	plugin, main, worker := patched.Containers[0], patched.Containers[1], patched.Containers[2]
 
-	require.Equal(t, []corev1.EnvVar{
+	require.ElementsMatch(t, []corev1.EnvVar{
 		{Name: "ARGO_AGENT_PATCH_RATE", Value: "250ms"}, {Name: "ARGO_WORKFLOW_NAME", Value: "run"},
 	}, main.Env)
 	require.Equal(t, []string{"argoexec"}, main.Command)
