@@ -1,0 +1,208 @@
+package cfn
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	cfntypes "github.com/aws/aws-sdk-go-v2/service/cloudformation/types"
+
+	"github.com/aphex-pipeline/aphex/internal/fault"
+)
+
+// maxAttempts bounds how often one execution plans anew because somebody else
+// changed the stack under it.
+const maxAttempts = 16
+
+// errReplan says that the plan no longer fits the stack.
+var errReplan = errors.New("the stack changed since the plan was made")
+
+// operation is one call of Deploy.
+type operation struct {
+	d        *Deployer
+	in       Input
+	template template
+	id       identity
+	entry    string
+	op       string
+	state    intent
+	warnings []string
+	// busySince is when somebody else's operation was first met.
+	busySince time.Time
+}
+
+// Deploy brings one stack to the wanted state and returns when CloudFormation
+// is done with it. Called again with the same Input.Execution, by this process
+// or another, it joins what was begun.
+//
+// When ctx ends Deploy stops waiting; it neither cancels nor rolls back.
+//
+// Errors: StackBusy, StackPaused, StackEmpty, ParameterMissing,
+// ChangeSetFailed, StackFailed with the first causal event, AWSRejected,
+// AWSUnavailable, Cancelled or the cause of ctx.
+func (d *Deployer) Deploy(ctx context.Context, in Input) (Result, error) {
+	o := &operation{
+		d: d, in: in,
+		id:    newIdentity(in.Execution, d.cfg.Account, d.region, in.StackName),
+		entry: entryName(d.cfg.Account, d.region, in.StackName),
+		op:    fmt.Sprintf("deploy stack %s (%s)", in.StackName, d.region),
+	}
+	var err error
+	if o.template, err = parseTemplate(in.Template); err != nil {
+		return Result{}, fault.Wrap(fault.User, fault.AssemblyInvalid, o.op, "", err)
+	}
+	if err := o.recall(ctx); err != nil {
+		return Result{}, err
+	}
+	if o.state.Step == stepDone {
+		return o.done(ctx)
+	}
+	for range maxAttempts {
+		result, err := o.attempt(ctx)
+		if !errors.Is(err, errReplan) {
+			return result, err
+		}
+	}
+	return Result{}, fault.Newf(fault.Transient, fault.StackBusy, o.op, "Find out who else deploys the stack, then retry the run",
+		"somebody else changed the stack %d times while it was being planned", maxAttempts)
+}
+
+// attempt plans and carries out one generation, or joins it if it exists.
+func (o *operation) attempt(ctx context.Context) (Result, error) {
+	live, err := o.d.describe(ctx, o.in.StackName, o.op)
+	if err != nil {
+		return Result{}, err
+	}
+	set, err := o.find(ctx, live)
+	switch {
+	case err != nil:
+		return Result{}, err
+	case set != nil:
+		return o.join(ctx, set)
+	case o.state.Executing:
+		return o.joinUnseen(ctx)
+	default:
+		return o.plan(ctx, live)
+	}
+}
+
+// plan decides what a stack needs and does it.
+func (o *operation) plan(ctx context.Context, live *cfntypes.Stack) (Result, error) {
+	live, err := o.settle(ctx, live)
+	if err != nil {
+		return Result{}, err
+	}
+	fresh := live == nil || Status(live.StackStatus).Reviewing()
+	if o.template.resources == 0 {
+		return o.empty(fresh)
+	}
+	var current []cfntypes.Parameter
+	if !fresh {
+		current = live.Parameters
+	}
+	values := resolveParameters(o.template.declared, o.in.Parameters, current)
+	if len(values.missing) > 0 {
+		return Result{}, fault.Newf(fault.User, fault.ParameterMissing, o.op, "Give the parameter a default in the app", "%s", missingText(values.missing))
+	}
+	switch {
+	case !fresh:
+		same, err := o.unchanged(ctx, live, values)
+		if err != nil {
+			return Result{}, err
+		}
+		if same {
+			return o.noChange(ctx, live)
+		}
+		o.state.Outcome = Updated
+	case o.state.Outcome != Recreated:
+		o.state.Outcome = Created
+	}
+	set, err := o.create(ctx, live, values)
+	if err != nil {
+		return Result{}, err
+	}
+	if !fresh {
+		set.update = live
+	}
+	return o.carryOut(ctx, set)
+}
+
+// empty is the answer to a template without resources.
+func (o *operation) empty(fresh bool) (Result, error) {
+	if fresh {
+		return Result{Outcome: Skipped, Outputs: map[string]string{}, Warnings: []string{"the template has no resources: nothing to deploy"}}, nil
+	}
+	return Result{}, fault.Newf(fault.User, fault.StackEmpty, o.op,
+		"Delete the stack yourself and remove it from the configuration, or give it a resource",
+		"the template has no resources, which would mean deleting the stack; that is never done unasked")
+}
+
+// unchanged reports whether the live stack already is as wanted, without a
+// change set.
+func (o *operation) unchanged(ctx context.Context, live *cfntypes.Stack, values parameters) (bool, error) {
+	if differs(o.in, live, values) != "" {
+		return false, nil
+	}
+	body, err := o.liveTemplate(ctx, live)
+	if err != nil {
+		return false, err
+	}
+	switch o.template.compare(body) {
+	case equal:
+		return true, nil
+	case mangled:
+		return o.madeFromSameInputs(ctx, live)
+	default:
+		return false, nil
+	}
+}
+
+// noChange ends a deployment that had nothing to do.
+func (o *operation) noChange(ctx context.Context, live *cfntypes.Stack) (Result, error) {
+	o.state.Outcome = NoChange
+	return o.succeed(ctx, live)
+}
+
+// succeed ends a deployment that went well.
+func (o *operation) succeed(ctx context.Context, stack *cfntypes.Stack) (Result, error) {
+	if err := o.protect(ctx, stack); err != nil {
+		return Result{}, err
+	}
+	if o.state.Outcome == "" { // joined without a journal
+		o.state.Outcome = Updated
+		if stack.StackStatus == cfntypes.StackStatusCreateComplete {
+			o.state.Outcome = Created
+		}
+	}
+	o.state.Stack = aws.ToString(stack.StackId)
+	if err := o.announce(ctx, stepDone); err != nil {
+		return Result{}, err
+	}
+	return o.result(stack), nil
+}
+
+// done rebuilds the result of a deployment that ended well before.
+func (o *operation) done(ctx context.Context) (Result, error) {
+	stack, err := o.d.describe(ctx, o.state.Stack, o.op)
+	if err != nil {
+		return Result{}, err
+	}
+	if stack == nil {
+		return Result{}, o.disappeared()
+	}
+	return o.result(stack), nil
+}
+
+func (o *operation) disappeared() error {
+	return fault.Newf(fault.User, fault.StackFailed, o.op, "Find out who deleted the stack, then retry the run", "the stack was deleted meanwhile")
+}
+
+func (o *operation) result(stack *cfntypes.Stack) Result {
+	return Result{Outcome: o.state.Outcome, StackARN: aws.ToString(stack.StackId), Outputs: outputs(stack), Warnings: o.warnings}
+}
+
+func (o *operation) note(format string, args ...any) {
+	o.d.cfg.OnNote(o.in.StackName + ": " + fmt.Sprintf(format, args...))
+}
