@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -37,9 +39,9 @@ func LoadInstallation(name string, data []byte) (Installation, error) {
 	var document yaml.Node
 	if err := decoder.Decode(&document); err != nil {
 		if errors.Is(err, io.EOF) {
-			err = errors.New("is empty")
+			return inst, invalidFile(name, errors.New("is empty"))
 		}
-		return inst, invalidFile(name, err)
+		return inst, invalidFile(name, fmt.Errorf("is not valid YAML: %w", err))
 	}
 	if err := decoder.Decode(&yaml.Node{}); !errors.Is(err, io.EOF) {
 		return inst, invalidFile(name, errors.New("holds more than one YAML document: keep one"))
@@ -68,17 +70,19 @@ func LoadInstallation(name string, data []byte) (Installation, error) {
 
 // invalidFile makes findings of what the YAML library says of a file.
 func invalidFile(name string, err error) error {
-	messages := []string{strings.TrimPrefix(err.Error(), "yaml: ")}
+	messages := []string{err.Error()}
 	if typed, ok := errors.AsType[*yaml.TypeError](err); ok {
 		messages = typed.Errors
 	}
+	position := regexp.MustCompile(`(?:yaml: )?line ([0-9]+): `)
 	invalid := &InvalidError{}
 	for _, message := range messages {
-		finding := Finding{File: name, Message: message}
-		var line int
-		if n, _ := fmt.Sscanf(message, "line %d:", &line); n == 1 {
-			_, rest, _ := strings.Cut(message, ": ")
-			finding.Line, finding.Column, finding.Message = line, 1, rest
+		finding := Finding{File: name, Line: 1, Column: 1, Message: message}
+		if m := position.FindStringSubmatch(message); m != nil {
+			if line, err := strconv.Atoi(m[1]); err == nil {
+				finding.Line = line
+			}
+			finding.Message = strings.Replace(message, m[0], "", 1)
 		}
 		invalid.Findings = append(invalid.Findings, finding)
 	}
