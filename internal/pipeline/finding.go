@@ -8,6 +8,9 @@ import (
 	"strings"
 )
 
+// maxFindings is far above what a person can mend at once.
+const maxFindings = 200
+
 // Finding is one thing that is wrong with a configuration.
 type Finding struct {
 	// File is the name given to Load.
@@ -76,5 +79,10 @@ func invalid(findings []Finding) error {
 	findings = slices.CompactFunc(findings, func(a, b Finding) bool {
 		return a.Line == b.Line && a.Column == b.Column && a.Message == b.Message
 	})
+	if len(findings) > maxFindings {
+		last := findings[maxFindings]
+		last.Path, last.Message = "", fmt.Sprintf("%d more findings from here on are left out", len(findings)-maxFindings)
+		findings = append(findings[:maxFindings], last)
+	}
 	return &InvalidError{Findings: findings}
 }

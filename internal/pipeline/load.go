@@ -33,12 +33,20 @@ func Load(name string, data []byte) (*Config, error) {
 		return nil, invalid(doc.findings)
 	}
 	hits := doc.scanText()
+	if len(hits) >= maxSecrets { // there may be more, which messages would show
+		doc.addSecrets(hits)
+		return nil, invalid(doc.findings)
+	}
 	root := doc.parse()
 	if root == nil {
 		doc.addSecrets(hits)
 		return nil, invalid(doc.findings)
 	}
 	hits = doc.scanValues(root, hits)
+	if len(hits) >= maxSecrets {
+		doc.addSecrets(hits)
+		return nil, invalid(doc.findings)
+	}
 	value := doc.convert(root, nil)
 	doc.addSecrets(hits)
 	if doc.tooLarge {

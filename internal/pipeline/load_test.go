@@ -346,3 +346,19 @@ func TestLoad_BillionLaughsIsBounded(t *testing.T) {
 	require.Len(t, got, 1)
 	require.Contains(t, got[0].Message, "too large once its aliases are followed")
 }
+
+func TestLoad_FindingsAreBounded(t *testing.T) {
+	t.Parallel()
+	var unknown, secrets strings.Builder
+	unknown.WriteString(minimal)
+	for i := range 500 {
+		fmt.Fprintf(&unknown, "zz%d: 1\n", i)
+		fmt.Fprintf(&secrets, "# password=hunter%d\n", i)
+	}
+	got := findings(t, unknown.String())
+	require.Len(t, got, 201)
+	require.Equal(t, "aphex-config.yaml:212:1: 300 more findings from here on are left out", got[200].String())
+	got = findings(t, secrets.String())
+	require.Len(t, got, 100)
+	require.NotContains(t, fmt.Sprint(got), "hunter")
+}

@@ -75,13 +75,13 @@ var secretFormats = []secretFormat{
 		random:  true,
 		what:    "a secret (40 characters at random, as in an AWS secret access key)",
 		pattern: regexp.MustCompile(`(?:^|[^A-Za-z0-9/+=_-])([A-Za-z0-9/+]{40})(?:[^A-Za-z0-9/+=_-]|$)`),
-		check:   func(_, secret string) bool { return isRandom(secret) },
+		check:   func(_, secret string) bool { return isRandom(secret, 0.4) },
 	},
 	{
 		random:  true,
 		what:    "a secret (characters at random)",
 		pattern: regexp.MustCompile(`[A-Za-z0-9+/_-]{20,}={0,2}`),
-		check:   func(_, secret string) bool { return isRandom(secret) },
+		check:   func(_, secret string) bool { return isRandom(secret, 0.35) },
 	},
 }
 
@@ -92,7 +92,11 @@ var secretFormats = []secretFormat{
 var harmless = regexp.MustCompile(`(?i)sha(?:1|224|256|384|512)[:-][A-Za-z0-9+/=]+|arn:aws[a-z-]*:[^\s"']+|` +
 	`[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|data:[a-z]+/[a-z0-9.+-]+;base64,`)
 
-// scan calls report for every secret in text, from left to right per format.
+// maxSecrets bounds the work on a document that is nothing but secrets.
+const maxSecrets = 100
+
+// scan calls report for every secret in text, from left to right per format,
+// up to maxSecrets.
 func scan(text string, report func(start, end int, format secretFormat)) {
 	var taken, quiet [][2]int
 	for _, span := range harmless.FindAllStringIndex(text, -1) {
@@ -122,6 +126,9 @@ func scan(text string, report func(start, end int, format secretFormat)) {
 			}
 			taken = append(taken, [2]int{start, end})
 			report(start, end, format)
+			if len(taken) == maxSecrets {
+				return
+			}
 		}
 	}
 }
@@ -200,44 +207,58 @@ func isLiteral(value string) bool {
 var (
 	separators = strings.NewReplacer("-", "", "_", "", "/", "", "+", "", "=", "")
 	hexDigits  = regexp.MustCompile(`^(?:[0-9a-f]+|[0-9A-F]+)$`)
-	wordLike   = regexp.MustCompile(`[A-Z]?[a-z]{2,}|[A-Z]{3,}`)
 )
 
-// isRandom tells keys and tokens from names, paths, digests and commit ids.
-// The thresholds were measured: see TestIsRandom.
-func isRandom(token string) bool {
+// commonPairs are the pairs of letters that make up more than half of what
+// people write in names, and a tenth of what chance writes.
+const commonPairs = "th he in er an re nd at on nt ha es st en ed to it ou ea hi is or ti as te et ng of al de se le sa si " +
+	"ar ve ra ld ur ro ic ne io me ma co el li la ce ch ta ri il ac om ge ec ot us un tr pr ap pi od vi ct ai sh ho ke ck " +
+	"op pl ad po ut ss ll ee "
+
+// isRandom tells keys and tokens from names, paths, digests and commit ids:
+// pairs is the share of common pairs of letters below which a text of both
+// cases and digits is taken for random. The thresholds were measured: see
+// TestIsRandom.
+func isRandom(token string, pairs float64) bool {
 	token = separators.Replace(token)
 	if len(token) < 20 || hexDigits.MatchString(token) {
 		return false
 	}
-	lower, upper, digits, switches := 0, 0, 0, 0
-	for i, r := range token {
-		digit := r >= '0' && r <= '9'
-		switch {
-		case digit:
+	var lower, upper, digits, switches, adjacent, common int
+	for i := range len(token) {
+		switch c := token[i]; {
+		case isDigit(c):
 			digits++
-		case r >= 'a':
+		case c >= 'a':
 			lower++
 		default:
 			upper++
 		}
-		if i > 0 && digit != (token[i-1] >= '0' && token[i-1] <= '9') {
+		if i == 0 {
+			continue
+		}
+		before, c := token[i-1], token[i]
+		switch {
+		case isDigit(before) != isDigit(c):
 			switches++
+		case isDigit(c) || before >= 'a' && c < 'a': // the next word begins
+		default:
+			adjacent++
+			if strings.Contains(commonPairs, strings.ToLower(token[i-1:i+1])+" ") {
+				common++
+			}
 		}
 	}
 	if lower == 0 || upper == 0 {
 		// One case only: names with numbers have few changes between letters
 		// and digits. Identifiers of AWS in upper case are short.
-		return len(token) >= 32 && digits >= 4 && switches*4 >= len(token)
+		return len(token) >= 32 && digits >= 4 && switches*5 >= len(token)
 	}
-	words := 0
-	for _, word := range wordLike.FindAllString(token, -1) {
-		if len(word) >= 3 && strings.ContainsAny(word, "aeiouyAEIOUY") {
-			words += len(word)
-		}
-	}
-	return digits >= 2 && switches >= 3 && words*2 < len(token)
+	enough := digits >= 2 && switches >= 3 || len(token) >= 32 && digits >= 1
+	return enough && float64(common) < pairs*float64(adjacent)
 }
+
+func isDigit(c byte) bool { return c >= '0' && c <= '9' }
 
 // secretSet holds the secrets of one document, so that no message shows them.
 type secretSet struct {
@@ -296,6 +317,9 @@ func (d *document) scanText() []secretHit {
 	var hits []secretHit
 	number := 0
 	for line := range strings.SplitSeq(d.text, "\n") {
+		if len(hits) >= maxSecrets {
+			break
+		}
 		number++
 		scan(line, func(start, end int, format secretFormat) {
 			d.secrets.add(line[start:end])
@@ -319,18 +343,19 @@ func (d *document) scanValues(root *yaml.Node, hits []secretHit) []secretHit {
 		for i := range hits {
 			if hit := &hits[i]; node.Line <= hit.line && strings.Contains(node.Value, hit.text) {
 				hit.place, hit.inComment = p, false
+				d.hidden[p.id()] = true
 			}
 		}
 		report := func(secret, what string, random bool) {
 			d.hidden[p.id()] = true
-			if known[secret] {
+			if known[secret] || len(hits) >= maxSecrets {
 				return
 			}
 			known[secret] = true
 			d.secrets.add(secret)
 			hits = append(hits, secretHit{line: node.Line, column: node.Column, text: secret, what: what, place: p, random: random})
 		}
-		found := false
+		found := d.hidden[p.id()] // a key that is a secret says nothing about its value
 		scan(node.Value, func(start, end int, format secretFormat) {
 			found = true
 			report(node.Value[start:end], format.what, format.random)
