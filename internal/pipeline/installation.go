@@ -81,6 +81,9 @@ type Installation struct {
 	// WorkerResources are the worker's requests and limits, by resource name;
 	// the repository's worker.resources override them one by one.
 	WorkerResources Resources `yaml:"workerResources,omitempty"`
+	// WorkerEnv are variables of the worker's container that user commands
+	// see, such as a proxy or a package mirror. Values are not secret.
+	WorkerEnv map[string]string `yaml:"workerEnv,omitempty"`
 	// ArgoURL is the base of links to runs; empty for no links. The
 	// repository's argo.url overrides it.
 	ArgoURL string `yaml:"argoUrl,omitempty"`

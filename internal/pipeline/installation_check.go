@@ -42,16 +42,18 @@ func (c *check) match(path, value, pattern, allowed string, required bool) bool 
 // patterns admits a quote, a brace, white space or a control character, so no
 // value can end the scalar it stands in or start an Argo tag.
 const (
-	patternLabel  = `[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?`
-	patternName   = `[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?`
-	patternBranch = `[A-Za-z0-9][A-Za-z0-9._/+@=,-]{0,254}`
-	patternPath   = `[A-Za-z0-9._@+=,-]+(?:/[A-Za-z0-9._@+=,-]+)*`
-	patternBucket = `[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]`
-	patternRegion = `[a-z]{2,4}(?:-[a-z]+){1,3}-[0-9]{1,2}`
-	patternImage  = `[A-Za-z0-9][A-Za-z0-9._:/@-]{0,511}`
-	patternRole   = `arn:aws[a-z-]*:iam::[0-9]{12}:role/[A-Za-z0-9+=,.@_/-]{1,512}`
-	patternToken  = `[A-Za-z0-9][A-Za-z0-9._:/-]{0,254}`
-	patternURL    = `[a-z]+://[A-Za-z0-9._~:/@%+\[\]-]+`
+	patternLabel    = `[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?`
+	patternName     = `[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?`
+	patternBranch   = `[A-Za-z0-9][A-Za-z0-9._/+@=,-]{0,254}`
+	patternPath     = `[A-Za-z0-9._@+=,-]+(?:/[A-Za-z0-9._@+=,-]+)*`
+	patternBucket   = `[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]`
+	patternRegion   = `[a-z]{2,4}(?:-[a-z]+){1,3}-[0-9]{1,2}`
+	patternImage    = `[A-Za-z0-9][A-Za-z0-9._:/@-]{0,511}`
+	patternRole     = `arn:aws[a-z-]*:iam::[0-9]{12}:role/[A-Za-z0-9+=,.@_/-]{1,512}`
+	patternToken    = `[A-Za-z0-9][A-Za-z0-9._:/-]{0,254}`
+	patternVariable = `[A-Za-z_][A-Za-z0-9_]{0,127}`
+	patternValue    = `[A-Za-z0-9 ._~:/@%+,;=*?!#$&|()\[\]-]{0,1000}`
+	patternURL      = `[a-z]+://[A-Za-z0-9._~:/@%+\[\]-]+`
 )
 
 // Validate returns nil or an *InvalidError with everything that is wrong, each
@@ -111,6 +113,7 @@ func (i Installation) checkPod(c *check) {
 	for n, name := range i.ImagePullSecrets {
 		c.match(fmt.Sprintf("imagePullSecrets[%d]", n), name, patternName, "a Kubernetes object name", true)
 	}
+	c.environment("workerEnv", i.WorkerEnv)
 	c.quantities("workerResources.requests", i.WorkerResources.Requests)
 	c.quantities("workerResources.limits", i.WorkerResources.Limits)
 	for _, name := range slices.Sorted(maps.Keys(i.WorkerResources.Limits)) {
@@ -161,6 +164,25 @@ func (c *check) quantities(path string, quantities map[string]string) {
 		}
 		if _, err := parseQuantity(quantities[name]); err != nil {
 			c.add(path+"."+name, "%q is not allowed: %s", quantities[name], err)
+		}
+	}
+}
+
+// environment reports variables the worker must not have: its container holds
+// no credential and nothing that is the sidecar's.
+func (c *check) environment(path string, variables map[string]string) {
+	reserved := regexp.MustCompile(`\A(?:AWS_|APHEX_|ARGO_|KUBERNETES_)`)
+	userinfo := regexp.MustCompile(`://[^/@]*:[^/@]*@`)
+	for _, name := range slices.Sorted(maps.Keys(variables)) {
+		at, value := path+"."+name, variables[name]
+		switch {
+		case !c.match(at, name, patternVariable, "a variable name of letters, digits and _", true):
+		case reserved.MatchString(name):
+			c.add(at, "is not allowed: variables that begin with AWS_, APHEX_, ARGO_ or KUBERNETES_ are not the worker's")
+		case userinfo.MatchString(value):
+			c.add(at, "holds a password in a URL: every command of the pipeline could read it")
+		default:
+			c.match(at, value, patternValue, "printable ASCII without quotes, braces, backslash, < and >, at most 1000 characters", false)
 		}
 	}
 }

@@ -20,7 +20,7 @@ func installationKeys() map[string][]string {
 		"": {
 			"pipeline", "namespace", "controllerNamespace", "repoUrl", "branch", "configPath", "bucket",
 			"bucketPrefix", "region", "endpointUrl", "images", "imagePullPolicy", "imagePullSecrets", "gitSecret",
-			"aws", "workerResources", "argoUrl", "serviceAccount", "ttlDays",
+			"aws", "workerResources", "workerEnv", "argoUrl", "serviceAccount", "ttlDays",
 		},
 		"images":          {"plugin", "worker"},
 		"aws":             {"roleArn", "audience", "projectToken"},
@@ -66,6 +66,15 @@ func LoadInstallation(name string, data []byte) (Installation, error) {
 		return Installation{}, invalid
 	}
 	return inst, nil
+}
+
+// MarshalInstallation returns inst as LoadInstallation reads it.
+func MarshalInstallation(inst Installation) ([]byte, error) {
+	data, err := yaml.Marshal(inst)
+	if err != nil {
+		return nil, fmt.Errorf("encode installation of %s: %w", inst.Pipeline, err)
+	}
+	return data, nil
 }
 
 // invalidFile makes findings of what the YAML library says of a file.

@@ -61,6 +61,7 @@ aws:
   projectToken: true
 workerResources:
   requests: {cpu: lots, gpu: "1"}
+workerEnv: {A_B: ok, AWS_PROFILE: x, "a b": c, Q: "\"", P: "http://u:p@proxy:1"}
 argoUrl: https://argo.example.com/?q=1
 serviceAccount: UP
 ttlDays: 900
@@ -78,7 +79,8 @@ ttlDays: 900
 		"images.plugin": "11:11", "images.worker": "11:3", "imagePullPolicy": "12:18", "imagePullSecrets[1]": "13:24",
 		"gitSecret": "14:12", "aws.roleArn": "16:3",
 		"workerResources.requests.cpu": "18:19", "workerResources.requests.gpu": "18:30",
-		"argoUrl": "19:10", "serviceAccount": "20:17", "ttlDays": "21:10",
+		"workerEnv.AWS_PROFILE": "19:35", "workerEnv.a b": "19:45", "workerEnv.Q": "19:51", "workerEnv.P": "19:60",
+		"argoUrl": "20:10", "serviceAccount": "21:17", "ttlDays": "22:10",
 	}, found)
 }
 
@@ -185,7 +187,8 @@ func TestLoadInstallation_RoundTrip(t *testing.T) {
 	t.Parallel()
 	inst, err := pipeline.LoadInstallation("inst.yaml", []byte(minimalInstallation))
 	require.NoError(t, err)
-	data, err := yaml.Marshal(inst)
+	inst.WorkerEnv = map[string]string{"NO_PROXY": ".svc,10.0.0.0/8", "on": "off", "N": "012"}
+	data, err := pipeline.MarshalInstallation(inst)
 	require.NoError(t, err)
 	again, err := pipeline.LoadInstallation("inst.yaml", data)
 	require.NoError(t, err)

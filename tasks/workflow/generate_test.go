@@ -229,10 +229,7 @@ func TestGenerate_PatchedAgentPod(t *testing.T) {
 	require.Equal(t, int64(10001), *worker.SecurityContext.RunAsGroup)
 	require.False(t, *worker.SecurityContext.AllowPrivilegeEscalation)
 	require.Equal(t, []corev1.Capability{"ALL"}, worker.SecurityContext.Capabilities.Drop)
-	for _, variable := range worker.Env {
-		require.Empty(t, variable.Value, variable.Name)
-		require.Nil(t, variable.ValueFrom, variable.Name)
-	}
+	require.Equal(t, []corev1.EnvVar{{Name: "AWS_CONTAINER_CREDENTIALS_FULL_URI"}}, worker.Env)
 	secrets := map[string]bool{}
 	for _, v := range patched.Volumes {
 		secrets[v.Name] = v.Secret != nil || v.Projected != nil

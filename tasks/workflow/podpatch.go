@@ -4,6 +4,9 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
 
 	"github.com/aphex-pipeline/aphex/internal/pipeline"
 )
@@ -213,17 +216,21 @@ func pluginContainer(inst pipeline.Installation) container {
 	return container{Name: containerPlugin, Env: env, VolumeMounts: mounts}
 }
 
-// workerContainer runs the user's commands. It has no credential; the
+// workerContainer runs the user's commands. It has no credential; its first
 // variable keeps the webhook of EKS Pod Identity, which leaves alone a
 // container that has it, from adding one.
 func workerContainer(inst pipeline.Installation) container {
+	env := []variable{{Name: "AWS_CONTAINER_CREDENTIALS_FULL_URI"}}
+	for _, name := range slices.Sorted(maps.Keys(inst.WorkerEnv)) {
+		env = append(env, variable{Name: name, Value: dollar(inst.WorkerEnv[name])})
+	}
 	return container{
 		Name:            containerWorker,
 		Image:           inst.Images.Worker,
 		ImagePullPolicy: inst.ImagePullPolicy,
 		Command:         []string{binary, "worker", "--socket", socket, "--root", dirWorkspace},
 		WorkingDir:      dirWorkspace,
-		Env:             []variable{{Name: "AWS_CONTAINER_CREDENTIALS_FULL_URI"}},
+		Env:             env,
 		Resources:       &resources{Requests: inst.WorkerResources.Requests, Limits: inst.WorkerResources.Limits},
 		SecurityContext: restricted(uidWorker, false),
 		VolumeMounts: []mount{
@@ -233,6 +240,10 @@ func workerContainer(inst pipeline.Installation) container {
 		},
 	}
 }
+
+// dollar keeps Kubernetes from expanding $(NAME) in a value: it takes two for
+// one.
+func dollar(value string) string { return strings.ReplaceAll(value, "$", "$$") }
 
 // restricted is the security context of both containers. Toolchains write to
 // /tmp and elsewhere as they please, so the worker's root is not read-only.
