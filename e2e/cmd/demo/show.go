@@ -1,0 +1,157 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/aphex-pipeline/aphex/e2e/lab"
+	"github.com/aphex-pipeline/aphex/internal/testkit/gitserver"
+)
+
+// runLimit is the time one run may take.
+const runLimit = 10 * time.Minute
+
+// show pushes the sample application twice.
+func show(ctx context.Context, l *lab.Lab, root string, out io.Writer) error {
+	p, err := l.NewPipeline(ctx, "shop")
+	if err != nil {
+		return err
+	}
+	source := filepath.Join(root, "examples", "shop")
+	tree, err := os.MkdirTemp("", "aphex-demo-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(tree) //nolint:errcheck // a temporary copy
+	if err := lab.CheckedOut(ctx, source, tree); err != nil {
+		return err
+	}
+	config, err := os.ReadFile(filepath.Join(source, "aphex-config.yaml"))
+	if err != nil {
+		return err
+	}
+	_, _ = fmt.Fprintln(out, "1. The sample application is pushed: two CDK stacks for two accounts.")
+	commit, err := p.Push(ctx, gitserver.Change{Dir: tree, Message: "shop: open"})
+	if err != nil {
+		return err
+	}
+	if err := p.Apply(ctx, config); err != nil {
+		return err
+	}
+	if err := deliver(ctx, l, p, commit, out); err != nil {
+		return err
+	}
+	_, _ = fmt.Fprintln(out, "\n2. One value changes and is pushed: the stack that has it is updated, the other is left alone.")
+	commit, err = p.Push(ctx, gitserver.Change{
+		Message: "shop: greet again",
+		Write:   map[string]string{"lib/greeting.ts": "/** Shown on the front page. */\nexport const greeting = 'Welcome back to the shop';\n"},
+	})
+	if err != nil {
+		return err
+	}
+	return deliver(ctx, l, p, commit, out)
+}
+
+// deliver starts a run, shows its log while it lasts and a table at its end.
+func deliver(ctx context.Context, l *lab.Lab, p *lab.Pipeline, commit string, out io.Writer) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, runLimit, fmt.Errorf("the run took longer than %s", runLimit))
+	defer cancel()
+	watch, err := l.WatchPods(ctx, p.Installation.Namespace)
+	if err != nil {
+		return err
+	}
+	run, err := p.Submit(ctx, commit)
+	if err != nil {
+		return err
+	}
+	_, _ = fmt.Fprintf(out, "run %s of commit %.12s\n", run.Name, commit)
+	logs := run.FollowLogs(ctx, out)
+	status, err := run.Wait(ctx)
+	logs()
+	if err != nil {
+		return err
+	}
+	table(out, status)
+	created, err := watch.Stop()
+	if err != nil {
+		return err
+	}
+	_, _ = fmt.Fprintf(out, "pods created during the run: %d (%s)\n", len(created), strings.Join(created, ", "))
+	if status.Phase != "Succeeded" {
+		return fmt.Errorf("run %s ended %s: %s", run.Name, status.Phase, firstFailure(status))
+	}
+	if len(created) != 1 {
+		return fmt.Errorf("expected one pod, saw %d", len(created))
+	}
+	return readBack(ctx, l, out)
+}
+
+func firstFailure(s lab.Status) string {
+	for _, n := range s.Nodes {
+		if n.Phase == "Failed" || n.Phase == "Error" {
+			return n.Display + ": " + n.Message
+		}
+	}
+	return s.Message
+}
+
+// table prints stage, result, seconds and message or outputs.
+func table(out io.Writer, s lab.Status) {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	_, _ = fmt.Fprintln(w, "\nSTAGE\tRESULT\tSECONDS\tWHAT")
+	for _, n := range s.Nodes {
+		name := n.Display
+		if strings.HasSuffix(name, ".onExit") {
+			name = "finish"
+		}
+		_, _ = fmt.Fprintf(w, "%s\t%s\t%.0f\t%s\n", name, n.Phase, n.Seconds(), n.Message)
+		for _, line := range outputs(n) {
+			_, _ = fmt.Fprintf(w, "\t\t\t  %s\n", line)
+		}
+	}
+	_ = w.Flush()
+}
+
+// outputs are the stack outputs of a deployment, one line each.
+func outputs(n lab.Node) []string {
+	var stacks map[string]map[string]string
+	if text := n.Output("stack-outputs"); text == "" || json.Unmarshal([]byte(text), &stacks) != nil {
+		return nil
+	}
+	var lines []string
+	for stack, values := range stacks {
+		for key, value := range values {
+			lines = append(lines, stack+"."+key+" = "+value)
+		}
+	}
+	slices.Sort(lines)
+	return lines
+}
+
+// readBack asks the AWS command line what the accounts hold now.
+func readBack(ctx context.Context, l *lab.Lab, out io.Writer) error {
+	_, _ = fmt.Fprintln(out, "\nread back with the AWS command line:")
+	var errs []error
+	for i, target := range lab.Targets() {
+		environment := []string{"dev", "prod"}[i]
+		text, err := l.AWSCLI(ctx, target.Account, target.Region, "cloudformation", "describe-stacks",
+			"--query", "Stacks[?starts_with(StackName, 'shop-')].[StackName, StackStatus]", "--output", "text")
+		errs = append(errs, err)
+		for line := range strings.Lines(text) {
+			_, _ = fmt.Fprintf(out, "  %s %s %s: %s\n", environment, target.Account, target.Region, strings.TrimSpace(line))
+		}
+		text, err = l.AWSCLI(ctx, target.Account, target.Region, "ssm", "get-parameter", "--name", "/shop/"+environment+"/greeting", "--query", "Parameter.Value", "--output", "text")
+		errs = append(errs, err)
+		_, _ = fmt.Fprintf(out, "  %s greeting: %s\n", environment, strings.TrimSpace(text))
+	}
+	return errors.Join(errs...)
+}

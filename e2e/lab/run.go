@@ -1,0 +1,191 @@
+package lab
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os/exec"
+	"slices"
+	"strings"
+	"time"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// pollEvery is the interval of polls whose deadline is the caller's context.
+const pollEvery = 200 * time.Millisecond
+
+var workflows = schema.GroupVersionResource{Group: "argoproj.io", Version: "v1alpha1", Resource: "workflows"}
+
+// Run is one Workflow.
+type Run struct {
+	lab             *Lab
+	Namespace, Name string
+}
+
+// Status is a Workflow's state, as far as tests look at it.
+type Status struct {
+	UID     string
+	Phase   string
+	Message string
+	// Nodes are the plugin nodes in the order they began.
+	Nodes []Node
+}
+
+// Node is one stage of a run.
+type Node struct {
+	Name       string `json:"name"`
+	Display    string `json:"displayName"`
+	Type       string `json:"type"`
+	Phase      string `json:"phase"`
+	Message    string `json:"message"`
+	StartedAt  string `json:"startedAt"`
+	FinishedAt string `json:"finishedAt"`
+	Outputs    struct {
+		Parameters []struct {
+			Name  string `json:"name"`
+			Value string `json:"value"`
+		} `json:"parameters"`
+	} `json:"outputs"`
+}
+
+// Output returns an output parameter of the node, empty if it has none.
+func (n Node) Output(name string) string {
+	for _, p := range n.Outputs.Parameters {
+		if p.Name == name {
+			return p.Value
+		}
+	}
+	return ""
+}
+
+// Seconds is the node's duration; zero while it lasts.
+func (n Node) Seconds() float64 {
+	from, err := time.Parse(time.RFC3339, n.StartedAt)
+	if err != nil {
+		return 0
+	}
+	to, err := time.Parse(time.RFC3339, n.FinishedAt)
+	if err != nil {
+		return 0
+	}
+	return to.Sub(from).Seconds()
+}
+
+// Done reports whether the Workflow has ended.
+func (s Status) Done() bool {
+	return s.Phase == "Succeeded" || s.Phase == "Failed" || s.Phase == "Error"
+}
+
+// Node returns the stage with that display name, the last attempt if there
+// are several; the zero Node if there is none.
+func (s Status) Node(display string) Node {
+	var found Node
+	for _, n := range s.Nodes {
+		if n.Display == display || strings.HasPrefix(n.Display, display+"(") {
+			found = n
+		}
+	}
+	return found
+}
+
+// Status reads the Workflow.
+func (r *Run) Status(ctx context.Context) (Status, error) {
+	obj, err := r.lab.Dynamic.Resource(workflows).Namespace(r.Namespace).Get(ctx, r.Name, metav1.GetOptions{})
+	if err != nil {
+		return Status{}, fmt.Errorf("read run %s: %w", r.Name, err)
+	}
+	return statusOf(obj)
+}
+
+func statusOf(obj *unstructured.Unstructured) (Status, error) {
+	var wire struct {
+		Status struct {
+			Phase   string          `json:"phase"`
+			Message string          `json:"message"`
+			Nodes   map[string]Node `json:"nodes"`
+		} `json:"status"`
+	}
+	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(obj.Object, &wire); err != nil {
+		return Status{}, fmt.Errorf("read run %s: %w", obj.GetName(), err)
+	}
+	s := Status{UID: string(obj.GetUID()), Phase: wire.Status.Phase, Message: wire.Status.Message}
+	for _, n := range wire.Status.Nodes {
+		if n.Type != "DAG" && n.Type != "Steps" && n.Type != "TaskGroup" && n.Type != "StepGroup" {
+			s.Nodes = append(s.Nodes, n)
+		}
+	}
+	slices.SortFunc(s.Nodes, func(a, b Node) int {
+		if c := strings.Compare(a.StartedAt, b.StartedAt); c != 0 {
+			return c
+		}
+		return strings.Compare(a.Name, b.Name)
+	})
+	return s, nil
+}
+
+// Wait polls until the Workflow has ended or ctx does.
+func (r *Run) Wait(ctx context.Context) (Status, error) {
+	return r.Until(ctx, "the run ends", Status.Done)
+}
+
+// Until polls until the condition holds. The error says what was waited for
+// and what the run looked like at the end.
+func (r *Run) Until(ctx context.Context, what string, holds func(Status) bool) (Status, error) {
+	for {
+		status, err := r.Status(ctx)
+		if err == nil && holds(status) {
+			return status, nil
+		}
+		select {
+		case <-ctx.Done():
+			text, marshalErr := json.MarshalIndent(status, "", "  ")
+			if marshalErr != nil {
+				text = []byte(marshalErr.Error())
+			}
+			return status, fmt.Errorf("wait until %s: %w (last error: %v)\n%s", what, context.Cause(ctx), err, text)
+		case <-time.After(pollEvery):
+		}
+	}
+}
+
+// Retry is `argo retry`.
+func (r *Run) Retry(ctx context.Context) error {
+	_, err := r.lab.Argo(ctx, "retry", r.Name, "-n", r.Namespace)
+	return err
+}
+
+// agentPod is the name of the run's agent pod: Argo's constant hash of its
+// purpose.
+func (r *Run) agentPod() string { return r.Name + "-1340600742-agent" }
+
+// FollowLogs copies the sidecar's log to out from the moment the pod runs. The
+// function it returns stops that and waits for the end.
+func (r *Run) FollowLogs(ctx context.Context, out io.Writer) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for ctx.Err() == nil {
+			cmd := exec.CommandContext(ctx, r.lab.Cluster.Tools().Kubectl, "--kubeconfig", r.lab.Cluster.Kubeconfig(),
+				"logs", "-n", r.Namespace, r.agentPod(), "-c", "aphex-executor-plugin", "-f")
+			cmd.Stdout = out
+			if cmd.Run() == nil {
+				return
+			}
+			select {
+			case <-ctx.Done():
+			case <-time.After(pollEvery):
+			}
+		}
+	}()
+	return func() {
+		cancel()
+		<-done
+	}
+}

@@ -1,0 +1,84 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/aphex-pipeline/aphex/e2e/lab"
+)
+
+// shared is the lab all tests of the package use; nil unless APHEX_REQUIRE
+// asks for a cluster.
+var shared *lab.Lab
+
+func TestMain(m *testing.M) {
+	os.Exit(run(m))
+}
+
+func run(m *testing.M) (code int) {
+	if !slices.Contains(strings.Split(os.Getenv("APHEX_REQUIRE"), ","), "cluster") {
+		return m.Run()
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	dir, err := os.MkdirTemp("", "aphex-e2e-")
+	if err != nil {
+		_, _ = fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	root, err := filepath.Abs("..")
+	if err != nil {
+		_, _ = fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	shared, err = lab.Start(ctx, lab.Config{Root: root, Dir: dir, Log: os.Stderr})
+	if err == nil {
+		// An interrupted run still takes the lab down: the tests' contexts end
+		// with ctx through this watcher's exit code.
+		defer func() {
+			down, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+			defer cancel()
+			if err := shared.Stop(down); err != nil {
+				_, _ = fmt.Fprintln(os.Stderr, "stop the lab:", err)
+				code = 1
+			}
+			if code == 0 {
+				_ = os.RemoveAll(dir)
+			} else {
+				_, _ = fmt.Fprintln(os.Stderr, "logs are in", dir)
+			}
+		}()
+		err = shared.InstallPlugin(ctx)
+	}
+	if err != nil {
+		_, _ = fmt.Fprintln(os.Stderr, "start the lab:", err)
+		return 1
+	}
+	finished := make(chan int, 1)
+	go func() { finished <- m.Run() }()
+	select {
+	case code = <-finished:
+		return code
+	case <-ctx.Done():
+		_, _ = fmt.Fprintln(os.Stderr, "interrupted: taking the lab down")
+		return 1
+	}
+}
+
+// needLab returns the lab. Without one asked for, the test is not for this
+// machine; asked for and not there cannot happen, TestMain has failed then.
+func needLab(t *testing.T) *lab.Lab {
+	t.Helper()
+	if shared == nil {
+		t.Skip("needs a cluster: run `make test`, or set APHEX_REQUIRE=cluster,emulator,images")
+	}
+	return shared
+}

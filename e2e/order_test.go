@@ -1,0 +1,95 @@
+package e2e
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/aphex-pipeline/aphex/e2e/lab"
+	"github.com/aphex-pipeline/aphex/internal/fault"
+	"github.com/aphex-pipeline/aphex/internal/testkit/gitserver"
+)
+
+// TestRuns_OfOnePipelineNeverGoBack: two commits pushed together queue up, an
+// older one submitted by hand is passed over, and deploys when that is asked
+// for.
+func TestRuns_OfOnePipelineNeverGoBack(t *testing.T) {
+	l := needLab(t)
+	p, first := newApp(t, l, "order", config(npmCI(), dev("order", "true")), settings{"stack": "order", "value": "one"})
+	second, err := p.Push(t.Context(), gitserver.Change{Write: map[string]string{"settings.json": settings{"stack": "order", "value": "two"}.json(t)}})
+	require.NoError(t, err)
+
+	ctx, cancel := context.WithTimeout(t.Context(), 2*runLimit)
+	defer cancel()
+	one, err := p.Submit(ctx, first)
+	require.NoError(t, err)
+	// The queue is ordered by whole seconds: make the order of creation the
+	// order of the queue.
+	created := time.Now().Truncate(time.Second)
+	_, err = one.Until(ctx, "a second has passed", func(lab.Status) bool { return time.Now().Truncate(time.Second).After(created) })
+	require.NoError(t, err)
+	two, err := p.Submit(ctx, second)
+	require.NoError(t, err)
+
+	waiting, err := two.Until(ctx, "the second run waits for the lock", func(s lab.Status) bool { return s.Phase == "Pending" && s.Message != "" })
+	require.NoError(t, err)
+	require.Contains(t, waiting.Message, "lock")
+	for _, run := range []*lab.Run{one, two} {
+		status, err := run.Wait(ctx)
+		require.NoError(t, err)
+		require.Equal(t, "Succeeded", status.Phase, "%+v", status)
+	}
+	require.Equal(t, "two", parameter(t, l, "/e2e/order"))
+
+	_, status := finish(t, p, first)
+	require.Equal(t, "Succeeded", status.Phase, "%+v", status)
+	node := status.Node("deploy-dev")
+	require.Equal(t, "false", node.Output("deployed"))
+	require.Contains(t, node.Message, string(fault.Superseded))
+	require.Equal(t, "Skipped", status.Node("test-dev").Phase)
+	require.Equal(t, "two", parameter(t, l, "/e2e/order"))
+
+	_, status = finish(t, p, first, "allow-older=true")
+	require.Equal(t, "Succeeded", status.Phase, "%+v", status)
+	require.Equal(t, "true", status.Node("deploy-dev").Output("deployed"))
+	require.Equal(t, "one", parameter(t, l, "/e2e/order"))
+}
+
+// TestRun_StaleTopologyIsReplaced: a run that was created before the pipeline
+// changed starts its own replacement and ends.
+func TestRun_StaleTopologyIsReplaced(t *testing.T) {
+	l := needLab(t)
+	before := config(npmCI(), dev("stale"))
+	p, commit := newApp(t, l, "stale", before, settings{"stack": "stale"})
+	ctx, cancel := context.WithTimeout(t.Context(), 2*runLimit)
+	defer cancel()
+	first, err := p.Submit(ctx, commit)
+	require.NoError(t, err)
+	_, err = first.Until(ctx, "the first run holds the lock", func(s lab.Status) bool { return s.Phase == "Running" })
+	require.NoError(t, err)
+
+	after := config(npmCI(), dev("stale"), environment{name: "prod", region: "eu-central-1", account: "222222222222", stack: "stale"})
+	second, err := p.Push(ctx, gitserver.Change{Write: map[string]string{"aphex-config.yaml": after}})
+	require.NoError(t, err)
+	waiting, err := p.Submit(ctx, second)
+	require.NoError(t, err)
+	_, err = waiting.Until(ctx, "the second run waits with the old template", func(s lab.Status) bool { return s.Phase == "Pending" && s.Message != "" })
+	require.NoError(t, err)
+	require.NoError(t, p.Apply(ctx, []byte(after)))
+
+	status, err := waiting.Wait(ctx)
+	require.NoError(t, err)
+	require.Equal(t, "Succeeded", status.Phase, "%+v", status)
+	require.Equal(t, "false", status.Node("validate").Output("proceed"))
+	require.Equal(t, "Skipped", status.Node("deploy-dev").Phase)
+
+	replacement, err := p.Latest(ctx)
+	require.NoError(t, err)
+	require.Contains(t, status.Node("validate").Message, replacement.Name)
+	status, err = replacement.Wait(ctx)
+	require.NoError(t, err)
+	require.Equal(t, "Succeeded", status.Phase, "%+v", status)
+	require.Equal(t, "true", status.Node("deploy-prod").Output("deployed"))
+}

@@ -1,0 +1,92 @@
+package e2e
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/aphex-pipeline/aphex/e2e/aws"
+	"github.com/aphex-pipeline/aphex/e2e/lab"
+	"github.com/aphex-pipeline/aphex/internal/record"
+	"github.com/aphex-pipeline/aphex/internal/testkit/gitserver"
+)
+
+// TestShop_TwoAccounts is the main job: one commit of the sample application
+// goes through Argo and the plugin into two accounts, in one pod; a second one
+// updates the stack it changes and leaves the other alone.
+func TestShop_TwoAccounts(t *testing.T) {
+	l := needLab(t)
+	p, err := l.NewPipeline(t.Context(), "shop")
+	require.NoError(t, err)
+	source := filepath.Join("..", "examples", "shop")
+	tree := t.TempDir()
+	require.NoError(t, lab.CheckedOut(t.Context(), source, tree))
+	commit, err := p.Push(t.Context(), gitserver.Change{Dir: tree, Message: "first"})
+	require.NoError(t, err)
+	cfg, err := os.ReadFile(filepath.Join(source, "aphex-config.yaml"))
+	require.NoError(t, err)
+	require.NoError(t, p.Apply(t.Context(), cfg))
+
+	watch, err := l.WatchPods(t.Context(), p.Installation.Namespace)
+	require.NoError(t, err)
+	_, status := finish(t, p, commit)
+	require.Equal(t, "Succeeded", status.Phase, "%+v", status)
+	created, err := watch.Stop()
+	require.NoError(t, err)
+	require.Len(t, created, 1, "one pod for the whole run")
+	requirePhases(t, status, map[string]string{
+		"validate": "Succeeded", "build": "Succeeded", "deploy-pipeline": "Succeeded",
+		"deploy-dev": "Succeeded", "test-dev": "Succeeded", "deploy-prod": "Succeeded", "test-prod": "Succeeded",
+	})
+	requireOutputs(t, l, status.Node("deploy-dev"), aws.AccountTools, "eu-west-1")
+	requireOutputs(t, l, status.Node("deploy-prod"), aws.AccountTarget, "eu-central-1")
+	requireRecord(t, l, p, status, commit)
+
+	greeting := "export const greeting = 'Welcome back to the shop';\n"
+	second, err := p.Push(t.Context(), gitserver.Change{Write: map[string]string{"lib/greeting.ts": greeting}})
+	require.NoError(t, err)
+	_, status = finish(t, p, second)
+	require.Equal(t, "Succeeded", status.Phase, "%+v", status)
+	for _, name := range []string{"deploy-dev", "deploy-prod"} {
+		require.Regexp(t, `shop-data.*no change`, status.Node(name).Message)
+		require.Regexp(t, `shop-api.*updated`, status.Node(name).Message)
+	}
+	require.Equal(t, "Welcome back to the shop", parameter(t, l, "/shop/dev/greeting"))
+	require.Empty(t, changeSets(t, l, aws.AccountTools, "eu-west-1", "shop-data"), "no change set stays behind")
+}
+
+// requireOutputs compares the stage's outputs with what CloudFormation says.
+func requireOutputs(t *testing.T, l *lab.Lab, node lab.Node, account, region string) {
+	t.Helper()
+	var got map[string]map[string]string
+	require.NoError(t, json.Unmarshal([]byte(node.Output("stack-outputs")), &got), "%q", node.Output("stack-outputs"))
+	require.Len(t, got, 2)
+	for stack, outputs := range got {
+		require.Equal(t, stackOutputs(t, l, account, region, stack), outputs, stack)
+		require.NotEmpty(t, outputs)
+	}
+	require.JSONEq(t, node.Output("stack-outputs"), object(t, l, node.Output("stack-outputs-url")))
+}
+
+// requireRecord reads the run's record and its artifacts back.
+func requireRecord(t *testing.T, l *lab.Lab, p *lab.Pipeline, status lab.Status, commit string) {
+	t.Helper()
+	var run record.Run
+	require.NoError(t, json.Unmarshal([]byte(object(t, l, "s3://"+p.Installation.Bucket+"/"+record.RunKey(status.UID))), &run))
+	require.Equal(t, record.Succeeded, run.Status)
+	require.Equal(t, commit, run.CommitSHA)
+	require.Equal(t, "main", run.Branch)
+	require.NotNil(t, run.CompletedAt)
+	require.Len(t, run.Stages, 7)
+
+	var artifacts []record.Artifact
+	require.NoError(t, json.Unmarshal([]byte(object(t, l, "s3://"+p.Installation.Bucket+"/"+record.ArtifactsKey(status.UID))), &artifacts))
+	require.Len(t, artifacts, 1)
+	require.Equal(t, commit, artifacts[0].CommitSHA)
+	require.True(t, strings.HasSuffix(artifacts[0].S3Path, "/"+commit+"/site/index.html"), artifacts[0].S3Path)
+	require.Contains(t, object(t, l, artifacts[0].S3Path), "<h1>Shop</h1>")
+}

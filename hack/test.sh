@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# Runs every test: first those that need nothing, then the end-to-end ones on a
+# real cluster. Prints the time of each phase, then the runners' closing lines.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+lines=$(mktemp)
+times=$(mktemp)
+trap 'rm -f "$lines" "$times"' EXIT
+status=0
+
+phase() { # name command...
+  local name=$1 began=$SECONDS
+  shift
+  echo "== $name"
+  "$@" 2>&1 | tee >(grep -E '^(ok|FAIL|---|\?|panic:)' >>"$lines")
+  [ "${PIPESTATUS[0]}" -eq 0 ] || { status=1; echo "== $name FAILED"; }
+  printf '%-12s %5d s\n' "$name" $((SECONDS - began)) >>"$times"
+}
+
+phase compile go test -race -run '^$' -exec true ./...
+phase unit go test -race -shuffle=on ./cmd/... ./internal/... ./plugin/... ./tasks/... ./manifests/... ./e2e/...
+if [ "$status" -eq 0 ]; then
+  export APHEX_REQUIRE=cluster,emulator,images
+  phase e2e-parts go test -count=1 -p 1 -timeout 40m $(go list ./e2e/... | grep -v '/e2e$')
+  phase e2e go test -count=1 -timeout 60m -v ./e2e/
+fi
+
+echo
+echo "time per phase:"
+cat "$times"
+echo
+grep -v '^?' "$lines"
+exit "$status"

@@ -1,0 +1,143 @@
+package build
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/aphex-pipeline/aphex/internal/fault"
+	"github.com/aphex-pipeline/aphex/internal/pipeline"
+	"github.com/aphex-pipeline/aphex/internal/record"
+	"github.com/aphex-pipeline/aphex/internal/store"
+	"github.com/aphex-pipeline/aphex/internal/worker"
+	"github.com/aphex-pipeline/aphex/internal/worker/commands"
+	"github.com/aphex-pipeline/aphex/internal/workspace"
+	"github.com/aphex-pipeline/aphex/tasks/task"
+)
+
+// DefaultTimeout ends a build whose configuration does not say otherwise.
+const DefaultTimeout = time.Hour
+
+// SourceDir is the checkout, relative to the worker's root.
+const SourceDir = "source"
+
+// checkout is what the stage needs of internal/workspace.
+type checkout interface {
+	Prepare(ctx context.Context, src workspace.Source, out io.Writer) error
+	File(ctx context.Context, path string) ([]byte, error)
+	Materialize(ctx context.Context, out io.Writer) error
+	Snapshot(ctx context.Context, key string, out io.Writer) (store.Object, error)
+}
+
+// trees reads files the build left in the worker.
+type trees interface {
+	ReadTree(ctx context.Context, dir string, paths []string) (io.ReadCloser, error)
+	Stat(ctx context.Context, paths []string) ([]worker.Entry, error)
+}
+
+// commandRunner runs user commands in order.
+type commandRunner interface {
+	Run(ctx context.Context, plan commands.Plan, out io.Writer) ([]commands.Result, error)
+}
+
+// bucket is what the stage needs of internal/store.
+type bucket interface {
+	Put(ctx context.Context, key string, body io.Reader, opts store.PutOptions) (store.Object, error)
+	URL(key string) string
+}
+
+// Credentials returns short-lived AWS credentials as environment variables for
+// builds that ask for them.
+type Credentials func(ctx context.Context, req task.Request) (map[string]string, error)
+
+// Config is what the stage is made of. All fields are required.
+type Config struct {
+	Workspace   checkout
+	Commands    commandRunner
+	Trees       trees
+	Store       bucket
+	Credentials Credentials
+}
+
+// Stage is the build stage.
+type Stage struct {
+	cfg Config
+	now func() time.Time
+}
+
+// New returns the build stage.
+func New(cfg Config) *Stage { return &Stage{cfg: cfg, now: time.Now} }
+
+var _ task.Runner = (*Stage)(nil)
+
+// Run checks the commit out afresh, runs the commands, publishes the artifacts
+// and saves the snapshot; it returns after all of that is durable.
+//
+// Errors: CommandFailed names the command, its exit code and its last lines;
+// StageTimeout if build.timeout passed; those of the workspace and the bucket.
+func (s *Stage) Run(ctx context.Context, req task.Request, env task.Env) (task.Result, error) {
+	if err := s.cfg.Workspace.Prepare(ctx, workspace.Source{RepoURL: req.RepoURL, Commit: req.Commit, Branch: req.Branch}, env.Output); err != nil {
+		return task.Result{}, err
+	}
+	cfg, err := pipeline.Read(ctx, s.cfg.Workspace, req.ConfigPath)
+	if err != nil {
+		return task.Result{}, err
+	}
+	if err := s.cfg.Workspace.Materialize(ctx, env.Output); err != nil {
+		return task.Result{}, err
+	}
+	began := s.now()
+	if err := s.build(ctx, req, cfg.Build, env); err != nil {
+		return task.Result{}, err
+	}
+	built := s.now()
+	env.Progress("publishing artifacts")
+	artifacts, err := s.publish(ctx, req, cfg.Build.Artifacts, env.Output)
+	if err != nil {
+		return task.Result{}, err
+	}
+	env.Progress("saving the workspace")
+	snapshot, err := s.cfg.Workspace.Snapshot(ctx, record.SnapshotKey(req.Run.UID), env.Output)
+	if err != nil {
+		return task.Result{}, err
+	}
+	return task.Result{
+		Message: fmt.Sprintf("%d commands in %s, %d artifacts, snapshot of %s", len(cfg.Build.Commands),
+			built.Sub(began).Round(100*time.Millisecond), len(artifacts), size(snapshot.Size)),
+		Outputs: map[string]string{
+			task.OutputArtifactPath: s.cfg.Store.URL(req.Commit + "/"),
+			task.OutputSnapshot:     snapshot.URL,
+		},
+	}, nil
+}
+
+func (s *Stage) build(ctx context.Context, req task.Request, build pipeline.Build, env task.Env) error {
+	timeout := build.Timeout
+	if timeout == 0 {
+		timeout = DefaultTimeout
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fault.Newf(fault.User, fault.StageTimeout, "run the build",
+		"Raise build.timeout or make the build faster", "it used up its time of %s (build.timeout)", timeout))
+	defer cancel()
+	vars := map[string]string{"APHEX_PIPELINE": req.Pipeline, "APHEX_COMMIT": req.Commit, "APHEX_BRANCH": req.Branch, "APHEX_RUN": req.Run.Name}
+	for name, value := range build.Env {
+		vars[name] = value
+	}
+	if build.Credentials {
+		creds, err := s.cfg.Credentials(ctx, req)
+		if err != nil {
+			return err
+		}
+		for name, value := range creds {
+			vars[name] = value
+		}
+	}
+	_, err := s.cfg.Commands.Run(ctx, commands.Plan{
+		Title: "build", Field: "build.commands", Commands: build.Commands, Dir: SourceDir, Env: vars,
+		Progress: func(index int, command string) {
+			env.Progress(fmt.Sprintf("command %d of %d: %s", index+1, len(build.Commands), firstLine(command)))
+		},
+	}, env.Output)
+	return err
+}

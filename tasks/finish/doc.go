@@ -1,0 +1,6 @@
+// Package finish is the stage that runs when everything else has ended, well
+// or not: it closes the record of the run.
+//
+// It never fails a run: a record that cannot be written is reported in its
+// message and left to be closed from outside.
+package finish

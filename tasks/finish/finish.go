@@ -1,0 +1,63 @@
+package finish
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/aphex-pipeline/aphex/internal/fault"
+	"github.com/aphex-pipeline/aphex/internal/record"
+	"github.com/aphex-pipeline/aphex/tasks/task"
+)
+
+// recorder is what the stage needs of internal/record.
+type recorder interface {
+	Finish(ctx context.Context, run record.Run, status record.Status, at time.Time) (record.Run, string, error)
+}
+
+// Stage is the finish stage.
+type Stage struct {
+	records recorder
+	now     func() time.Time
+}
+
+// New returns the finish stage writing to records.
+func New(records recorder) *Stage { return &Stage{records: records, now: time.Now} }
+
+var _ task.Runner = (*Stage)(nil)
+
+// Run closes the run's record with the status Argo gives the run. It returns
+// no error: what went wrong stands in the message.
+func (s *Stage) Run(ctx context.Context, req task.Request, env task.Env) (task.Result, error) {
+	status := record.Failed
+	if req.WorkflowStatus == "Succeeded" {
+		status = record.Succeeded
+	}
+	run, url, err := s.records.Finish(ctx, record.Run{
+		WorkflowID: req.Run.UID, WorkflowName: req.Run.Name, Namespace: req.Run.Namespace,
+		Pipeline: req.Pipeline, CommitSHA: req.Commit, Branch: req.Branch, RepoURL: req.RepoURL,
+	}, status, s.now().UTC())
+	if err != nil {
+		env.Logger.ErrorContext(ctx, "run record not closed", "err", err)
+		return task.Result{
+			Message: "the run's record could not be closed: " + fault.Message(err),
+			Outputs: map[string]string{task.OutputRecord: ""},
+		}, nil
+	}
+	for _, stage := range run.Stages {
+		line := fmt.Sprintf("%-24s %-10s", stage.StageName, stage.Status)
+		if stage.CompletedAt != nil {
+			line += fmt.Sprintf(" %6.1f s", stage.CompletedAt.Sub(stage.StartedAt).Seconds())
+		}
+		if stage.Reason != "" {
+			line += "  " + stage.Reason
+		}
+		if _, err := fmt.Fprintln(env.Output, line); err != nil {
+			return task.Result{}, fmt.Errorf("write the summary: %w", err)
+		}
+	}
+	return task.Result{
+		Message: fmt.Sprintf("run %s in %s, %d stages recorded", run.Status, run.CompletedAt.Sub(run.TriggeredAt).Round(time.Second), len(run.Stages)),
+		Outputs: map[string]string{task.OutputRecord: url},
+	}, nil
+}

@@ -1,0 +1,204 @@
+package test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/aphex-pipeline/aphex/internal/fault"
+	"github.com/aphex-pipeline/aphex/internal/pipeline"
+	"github.com/aphex-pipeline/aphex/internal/record"
+	"github.com/aphex-pipeline/aphex/internal/store"
+	"github.com/aphex-pipeline/aphex/internal/worker"
+	"github.com/aphex-pipeline/aphex/internal/worker/commands"
+	"github.com/aphex-pipeline/aphex/internal/workspace"
+	"github.com/aphex-pipeline/aphex/tasks/task"
+)
+
+// DefaultTimeout ends the tests of an environment that does not say otherwise.
+const DefaultTimeout = 30 * time.Minute
+
+const (
+	sourceDir = "source"
+	// maxOutputsBytes bounds the outputs document: CloudFormation allows 200
+	// outputs of 1 KiB a stack.
+	maxOutputsBytes = 16 << 20
+)
+
+type checkout interface {
+	Prepare(ctx context.Context, src workspace.Source, out io.Writer) error
+	File(ctx context.Context, path string) ([]byte, error)
+	Reset(ctx context.Context, key string, out io.Writer) error
+}
+
+type trees interface {
+	WriteTree(ctx context.Context, dir string, tree io.Reader, opts worker.WriteOptions) error
+}
+
+type commandRunner interface {
+	Run(ctx context.Context, plan commands.Plan, out io.Writer) ([]commands.Result, error)
+}
+
+type bucket interface {
+	Put(ctx context.Context, key string, body io.Reader, opts store.PutOptions) (store.Object, error)
+	Get(ctx context.Context, key string) (io.ReadCloser, store.Object, error)
+}
+
+// Credentials returns short-lived credentials of the environment as
+// environment variables.
+type Credentials func(ctx context.Context, req task.Request, target pipeline.Environment) (map[string]string, error)
+
+// Config is what the stage is made of. All fields are required.
+type Config struct {
+	Workspace   checkout
+	Commands    commandRunner
+	Trees       trees
+	Store       bucket
+	Credentials Credentials
+	// WorkerRoot is the worker's root folder as its commands see it:
+	// "/workspace".
+	WorkerRoot string
+}
+
+// Stage is the test stage.
+type Stage struct {
+	cfg Config
+	now func() time.Time
+}
+
+// New returns the test stage.
+func New(cfg Config) *Stage { return &Stage{cfg: cfg, now: time.Now} }
+
+var _ task.Runner = (*Stage)(nil)
+
+// Run resets the checkout to commit and build products, writes the stack
+// outputs to a file named by APHEX_OUTPUTS and into one variable per output,
+// runs the commands and stores the result.
+//
+// Errors: CommandFailed, StageTimeout, and those of the workspace, the bucket
+// and the credentials.
+func (s *Stage) Run(ctx context.Context, req task.Request, env task.Env) (task.Result, error) {
+	if err := s.cfg.Workspace.Prepare(ctx, workspace.Source{RepoURL: req.RepoURL, Commit: req.Commit, Branch: req.Branch}, env.Output); err != nil {
+		return task.Result{}, err
+	}
+	cfg, err := pipeline.Read(ctx, s.cfg.Workspace, req.ConfigPath)
+	if err != nil {
+		return task.Result{}, err
+	}
+	target, ok := cfg.Environment(req.Environment)
+	if !ok || target.Tests == nil || len(target.Tests.Commands) == 0 {
+		return task.Result{
+			Message: fmt.Sprintf("%s: this commit has no tests for the environment", req.Environment),
+			Outputs: map[string]string{task.OutputResult: "none"},
+		}, nil
+	}
+	if err := s.cfg.Workspace.Reset(ctx, record.SnapshotKey(req.Run.UID), env.Output); err != nil {
+		return task.Result{}, err
+	}
+	return s.test(ctx, req, env, target)
+}
+
+func (s *Stage) test(ctx context.Context, req task.Request, env task.Env, target pipeline.Environment) (task.Result, error) {
+	vars, err := s.variables(ctx, req, target)
+	if err != nil {
+		return task.Result{}, err
+	}
+	timeout := target.Tests.Timeout
+	if timeout == 0 {
+		timeout = DefaultTimeout
+	}
+	limited, cancel := context.WithTimeoutCause(ctx, timeout, fault.Newf(fault.User, fault.StageTimeout, "run the tests of "+target.Name,
+		"Raise tests.timeout or make the tests faster", "they used up their time of %s (environments[].tests.timeout)", timeout))
+	defer cancel()
+	began := s.now()
+	results, err := s.cfg.Commands.Run(limited, commands.Plan{
+		Title: "test " + target.Name, Field: "tests.commands", Commands: target.Tests.Commands, Dir: sourceDir, Env: vars,
+		Progress: func(index int, _ string) {
+			env.Progress(fmt.Sprintf("%s: test command %d of %d", target.Name, index+1, len(target.Tests.Commands)))
+		},
+	}, env.Output)
+	if storeErr := s.keep(ctx, req, results, err); storeErr != nil {
+		err = errors.Join(err, storeErr)
+	}
+	if err != nil {
+		return task.Result{}, err
+	}
+	return task.Result{
+		Message: fmt.Sprintf("%s: %d test commands passed in %s", target.Name, len(results), s.now().Sub(began).Round(100*time.Millisecond)),
+		Outputs: map[string]string{task.OutputResult: "passed"},
+	}, nil
+}
+
+// variables are the environment of the test commands.
+func (s *Stage) variables(ctx context.Context, req task.Request, target pipeline.Environment) (map[string]string, error) {
+	document, outputs, err := s.outputs(ctx, req)
+	if err != nil {
+		return nil, err
+	}
+	dir := "out/test-" + target.Name
+	tree, err := singleFile("outputs.json", document)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.cfg.Trees.WriteTree(ctx, dir, tree, worker.WriteOptions{Clean: true}); err != nil {
+		return nil, err
+	}
+	vars, err := s.cfg.Credentials(ctx, req, target)
+	if err != nil {
+		return nil, err
+	}
+	for stack, values := range outputs {
+		for key, value := range values {
+			vars[variableName(stack, key)] = value
+		}
+	}
+	vars["APHEX_OUTPUTS"] = s.cfg.WorkerRoot + "/" + dir + "/outputs.json"
+	vars["APHEX_ENVIRONMENT"] = target.Name
+	vars["APHEX_PIPELINE"] = req.Pipeline
+	vars["APHEX_COMMIT"] = req.Commit
+	vars["AWS_REGION"], vars["AWS_DEFAULT_REGION"] = target.Region, target.Region
+	vars["AWS_ACCOUNT"] = target.Account
+	return vars, nil
+}
+
+// outputs reads the stack outputs the deployment stored.
+func (s *Stage) outputs(ctx context.Context, req task.Request) ([]byte, map[string]map[string]string, error) {
+	key := record.OutputsKey(req.Run.UID, req.Environment)
+	body, _, err := s.cfg.Store.Get(ctx, key)
+	if err != nil {
+		return nil, nil, fmt.Errorf("read the stack outputs of %s: %w", req.Environment, err)
+	}
+	document, err := io.ReadAll(io.LimitReader(body, maxOutputsBytes))
+	if err = errors.Join(err, body.Close()); err != nil {
+		return nil, nil, fmt.Errorf("read the stack outputs of %s: %w", req.Environment, err)
+	}
+	var outputs map[string]map[string]string
+	if err := json.Unmarshal(document, &outputs); err != nil {
+		return nil, nil, fmt.Errorf("read the stack outputs of %s: %w", req.Environment, err)
+	}
+	return document, outputs, nil
+}
+
+// keep stores the result, whatever it is, also when the stage was cancelled.
+func (s *Stage) keep(ctx context.Context, req task.Request, results []commands.Result, failure error) error {
+	const storeTimeout = 30 * time.Second
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
+	defer cancel()
+	status := "passed"
+	if failure != nil {
+		status = "failed"
+	}
+	body, err := json.MarshalIndent(map[string]any{
+		"schema_version": record.SchemaVersion, "workflow_id": req.Run.UID, "environment": req.Environment,
+		"commit_sha": req.Commit, "status": status, "completed_at": s.now().UTC(), "commands": results,
+	}, "", "  ")
+	if err != nil {
+		return fmt.Errorf("encode the test result: %w", err)
+	}
+	_, err = s.cfg.Store.Put(ctx, record.TestKey(req.Run.UID, req.Environment), bytes.NewReader(body), store.PutOptions{ContentType: "application/json"})
+	return err
+}

@@ -1,0 +1,135 @@
+package validate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/aphex-pipeline/aphex/internal/fault"
+	"github.com/aphex-pipeline/aphex/internal/pipeline"
+	"github.com/aphex-pipeline/aphex/internal/workspace"
+	"github.com/aphex-pipeline/aphex/tasks/task"
+)
+
+// checkout is what the stage needs of internal/workspace.
+type checkout interface {
+	Prepare(ctx context.Context, src workspace.Source, out io.Writer) error
+	File(ctx context.Context, path string) ([]byte, error)
+}
+
+// programs looks programs up in the worker.
+type programs interface {
+	LookPath(ctx context.Context, names []string, env map[string]string) (map[string]string, error)
+}
+
+// Identity proves the credentials of one environment: it assumes the role the
+// environment is deployed with and compares the account.
+type Identity func(ctx context.Context, req task.Request, target pipeline.Environment) error
+
+// Start decides whether a run may start with the topology it has. See
+// Replacer.
+type Start interface {
+	// Replace starts a replacement of the run if its topology is no longer
+	// that of the pipeline's template, and returns its name; empty if the run
+	// is current.
+	Replace(ctx context.Context, req task.Request) (string, error)
+}
+
+// Config is what the stage is made of. Workspace, Programs, FirstProgram and
+// Identity are required.
+type Config struct {
+	Workspace checkout
+	Programs  programs
+	// FirstProgram returns the program a command starts with; ok is false if
+	// that cannot be told (a shell builtin, a file of the checkout).
+	FirstProgram func(command string) (name string, ok bool)
+	Identity     Identity
+	// Start is nil where no cluster is (aphex task).
+	Start Start
+}
+
+// Stage is the validate stage.
+type Stage struct{ cfg Config }
+
+// New returns the validate stage.
+func New(cfg Config) *Stage { return &Stage{cfg: cfg} }
+
+var _ task.Runner = (*Stage)(nil)
+
+// Run performs the checks in the order of their cost.
+//
+// Errors: CommitInvalid, the reasons of the clone, ConfigMissing, and
+// ConfigInvalid, ToolMissing, ContextMissing or a credential reason with every
+// finding in one message (the reason is that of the first).
+func (s *Stage) Run(ctx context.Context, req task.Request, env task.Env) (task.Result, error) {
+	if s.cfg.Start != nil {
+		name, err := s.cfg.Start.Replace(ctx, req)
+		if err != nil {
+			return task.Result{}, err
+		}
+		if name != "" {
+			return task.Result{
+				Message: fmt.Sprintf("the pipeline's topology changed while this run waited: run %s replaces it with the same arguments, nothing was done here", name),
+				Reason:  string(fault.StaleTopology),
+				Outputs: map[string]string{task.OutputProceed: "false"},
+			}, nil
+		}
+	}
+	if err := s.cfg.Workspace.Prepare(ctx, workspace.Source{RepoURL: req.RepoURL, Commit: req.Commit, Branch: req.Branch}, env.Output); err != nil {
+		return task.Result{}, err
+	}
+	cfg, err := pipeline.Read(ctx, s.cfg.Workspace, req.ConfigPath)
+	if err != nil {
+		return task.Result{}, err
+	}
+	if err := s.check(ctx, req, cfg, env); err != nil {
+		return task.Result{}, err
+	}
+	names := make([]string, 0, len(cfg.Environments))
+	for _, e := range cfg.Environments {
+		names = append(names, e.Name)
+	}
+	return task.Result{
+		Message: fmt.Sprintf("commit %.12s: configuration, tools and credentials of %s are fine", req.Commit, strings.Join(names, ", ")),
+		Outputs: map[string]string{task.OutputProceed: "true"},
+	}, nil
+}
+
+// check runs every check that needs the configuration and joins the findings.
+func (s *Stage) check(ctx context.Context, req task.Request, cfg *pipeline.Config, env task.Env) error {
+	var findings []error
+	env.Progress("checking tools")
+	findings = append(findings, s.tools(ctx, cfg, env.Output)...)
+	findings = append(findings, s.context(ctx, cfg)...)
+	env.Progress("checking credentials")
+	for _, target := range cfg.Environments {
+		if err := s.cfg.Identity(ctx, req, target); err != nil {
+			findings = append(findings, err)
+			continue
+		}
+		if _, err := fmt.Fprintf(env.Output, "%s: credentials reach account %s in %s\n", target.Name, target.Account, target.Region); err != nil {
+			return fmt.Errorf("write the log: %w", err)
+		}
+	}
+	return joined(findings)
+}
+
+// joined makes one fault of several: one sentence each, the reason and class
+// of the first.
+func joined(findings []error) error {
+	if len(findings) < 2 {
+		return errors.Join(findings...)
+	}
+	first := fault.From(findings[0])
+	texts := make([]string, len(findings))
+	for i, f := range findings {
+		texts[i] = fmt.Sprintf("(%d) %s", i+1, fault.Message(f))
+	}
+	return &fault.Fault{
+		Class: first.Class, Reason: first.Reason, Op: "validate the run",
+		Remedy: "Mend all of them, then push again or retry the run",
+		Err:    fmt.Errorf("%d findings: %s", len(findings), strings.Join(texts, "; ")),
+	}
+}
