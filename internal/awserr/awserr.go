@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"slices"
@@ -64,8 +65,9 @@ func Unreachable(err error) bool {
 	if _, ok := errors.AsType[*smithyhttp.RequestSendError](err); ok {
 		return true
 	}
-	_, ok := errors.AsType[net.Error](err)
-	return ok
+	// Not net.Error: every error of a file system is one, too.
+	_, ok := errors.AsType[*net.OpError](err)
+	return ok || errors.Is(err, io.ErrUnexpectedEOF)
 }
 
 // Temporary reports whether the same request may succeed later as it is:

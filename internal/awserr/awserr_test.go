@@ -97,6 +97,8 @@ func TestUnreachable(t *testing.T) {
 	require.True(t, awserr.Unreachable(err))
 	require.ErrorIs(t, awserr.Fault(t.Context(), err, "x"), &fault.Fault{Reason: fault.AWSUnavailable})
 	require.False(t, awserr.Unreachable(nil))
+	_, err = os.Open("testdata/none")
+	require.False(t, awserr.Unreachable(err), "a missing file is no outage")
 	require.False(t, awserr.Unreachable(context.DeadlineExceeded))
 }
 

@@ -1,0 +1,140 @@
+package assets
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"strings"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/feature/s3/transfermanager"
+	tmtypes "github.com/aws/aws-sdk-go-v2/feature/s3/transfermanager/types"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	s3types "github.com/aws/aws-sdk-go-v2/service/s3/types"
+
+	"github.com/aphex-pipeline/aphex/internal/archive"
+	"github.com/aphex-pipeline/aphex/internal/awserr"
+)
+
+// partsAtOnce bounds the memory of one upload: that many parts of 8 MiB.
+const partsAtOnce = 2
+
+// encryption is how objects of a bucket are to be encrypted; the zero value
+// leaves it to the bucket.
+type encryption struct {
+	algorithm s3types.ServerSideEncryption
+	key       string
+}
+
+// bucketEncryption reads a bucket's default encryption once.
+func (p *Publisher) bucketEncryption(ctx context.Context, client *s3.Client, bucket string) (encryption, error) {
+	p.mu.Lock()
+	known, ok := p.encryption[bucket]
+	p.mu.Unlock()
+	if ok {
+		return known, nil
+	}
+	out, err := client.GetBucketEncryption(ctx, &s3.GetBucketEncryptionInput{Bucket: aws.String(bucket), ExpectedBucketOwner: aws.String(p.owner)})
+	var found encryption
+	switch {
+	case awserr.AccessDenied(err), awserr.Code(err) == "ServerSideEncryptionConfigurationNotFoundError":
+	case err != nil:
+		return encryption{}, err
+	default:
+		found = defaultEncryption(out.ServerSideEncryptionConfiguration)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.encryption[bucket] = found
+	return found, nil
+}
+
+func defaultEncryption(c *s3types.ServerSideEncryptionConfiguration) encryption {
+	if c == nil {
+		return encryption{}
+	}
+	for _, rule := range c.Rules {
+		if d := rule.ApplyServerSideEncryptionByDefault; d != nil {
+			return encryption{algorithm: d.SSEAlgorithm, key: aws.ToString(d.KMSMasterKeyID)}
+		}
+	}
+	return encryption{}
+}
+
+// upload streams the asset. A reader that fails half-way aborts the upload, so
+// that no truncated object can appear.
+func (p *Publisher) upload(ctx context.Context, client *s3.Client, f File, e encryption) error {
+	body, contentType, err := p.open(f)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = body.Close() }()
+	in := &transfermanager.UploadObjectInput{
+		Bucket: aws.String(f.Bucket), Key: aws.String(f.Key), Body: body, ContentType: aws.String(contentType),
+		ChecksumAlgorithm: tmtypes.ChecksumAlgorithmSha256, ExpectedBucketOwner: aws.String(p.owner),
+		ServerSideEncryption: tmtypes.ServerSideEncryption(e.algorithm),
+	}
+	if e.key != "" {
+		in.SSEKMSKeyID = aws.String(e.key)
+	}
+	_, err = transfermanager.New(client, func(o *transfermanager.Options) { o.Concurrency = partsAtOnce }).UploadObject(ctx, in)
+	return err
+}
+
+// open returns the bytes of the asset. The caller closes them.
+func (p *Publisher) open(f File) (io.ReadCloser, string, error) {
+	name, info, err := p.source(f)
+	switch {
+	case err != nil:
+		return nil, "", err
+	case f.Zip && !info.IsDir():
+		return nil, "", fmt.Errorf("%s is not a folder, and only folders are packaged", f.Path)
+	case !f.Zip && !info.Mode().IsRegular():
+		return nil, "", fmt.Errorf("%s is not a regular file", f.Path)
+	case f.Zip:
+		return zipped(name), "application/zip", nil
+	}
+	file, err := os.Open(name) //nolint:gosec // source made sure that it is inside the assembly
+	return file, contentType(f.Path), err
+}
+
+// zipStream is an archive being made while it is read. Closing it ends the
+// goroutine that makes it, and waits.
+type zipStream struct {
+	*io.PipeReader
+	done chan struct{}
+}
+
+func zipped(dir string) *zipStream {
+	reader, writer := io.Pipe()
+	s := &zipStream{PipeReader: reader, done: make(chan struct{})}
+	go func() {
+		defer close(s.done)
+		writer.CloseWithError(archive.Zip(writer, dir))
+	}()
+	return s
+}
+
+func (s *zipStream) Close() error {
+	err := s.CloseWithError(errors.New("nobody reads the archive any more"))
+	<-s.done
+	return err
+}
+
+// contentType is the media type by extension. The table is our own so that it
+// does not depend on the machine.
+func contentType(name string) string {
+	if t, ok := map[string]string{
+		".json": "application/json", ".zip": "application/zip", ".jar": "application/java-archive", ".gz": "application/gzip",
+		".yaml": "text/yaml", ".yml": "text/yaml", ".txt": "text/plain", ".html": "text/html", ".htm": "text/html", ".css": "text/css",
+		".js": "text/javascript", ".mjs": "text/javascript", ".xml": "text/xml", ".csv": "text/csv", ".md": "text/markdown",
+		".svg": "image/svg+xml", ".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".gif": "image/gif", ".webp": "image/webp",
+		".pdf": "application/pdf", ".wasm": "application/wasm", ".sh": "application/x-sh", ".sql": "application/sql",
+	}[strings.ToLower(path.Ext(name))]; ok {
+		return t
+	}
+	return "application/octet-stream"
+}
