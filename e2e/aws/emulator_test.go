@@ -31,7 +31,7 @@ func start(t *testing.T) *aws.Emulator {
 	emulator, err := aws.Start(t.Context(), aws.Config{Log: t.Output()})
 	require.NoError(t, err)
 	t.Logf("emulator started in %s", time.Since(began).Round(time.Millisecond))
-	t.Cleanup(func() { require.NoError(t, emulator.Stop()) })
+	t.Cleanup(func() { timed(t, "stop", emulator.Stop) })
 	return emulator
 }
 
@@ -223,7 +223,7 @@ func TestStart_ServersEndWithAProcessThatDies(t *testing.T) {
 	require.NoError(t, err)
 	cmd := exec.CommandContext(t.Context(), self)
 	logs := t.TempDir()
-	cmd.Env = append(os.Environ(), "APHEX_TEST_START_AND_DIE="+logs)
+	cmd.Env = append(os.Environ(), "TMPDIR="+t.TempDir(), "APHEX_TEST_START_AND_DIE="+logs)
 	out, err := cmd.Output()
 	var exit *exec.ExitError
 	require.ErrorAs(t, err, &exit)

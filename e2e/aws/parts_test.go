@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -88,9 +89,9 @@ func TestRecorder_NamesOperations(t *testing.T) {
 
 func TestRecorder_PassesALostAnswerOn(t *testing.T) {
 	t.Parallel()
-	reached := 0
+	var reached atomic.Int32
 	upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		reached++
+		reached.Add(1)
 		panic(http.ErrAbortHandler)
 	}))
 	t.Cleanup(upstream.Close)
@@ -107,7 +108,7 @@ func TestRecorder_PassesALostAnswerOn(t *testing.T) {
 		_ = resp.Body.Close()
 	}
 	require.Error(t, err)
-	require.Equal(t, 1, reached)
+	require.Equal(t, int32(1), reached.Load())
 	calls := e.Calls()
 	require.Len(t, calls, 1)
 	require.Zero(t, calls[0].Status)

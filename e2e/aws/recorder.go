@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httputil"
@@ -37,10 +38,10 @@ type Call struct {
 	Form url.Values
 	// Body is the request's body up to 1 MiB; nil for S3.
 	Body []byte
-	// Status is the status of the answer, 0 if the client got none.
+	// Status is the status of the answer, 0 if the client got none or only a
+	// part of one.
 	Status int
-	// Start and Duration say when and how long, without the body of the
-	// answer.
+	// Start and Duration say when and how long.
 	Start    time.Time
 	Duration time.Duration
 }
@@ -100,6 +101,7 @@ func startRecorder(ctx context.Context, address, upstream string) (*recorder, er
 		FlushInterval: -1,
 		// A lost answer stays lost: the connection is closed without one.
 		ErrorHandler: func(http.ResponseWriter, *http.Request, error) { panic(http.ErrAbortHandler) },
+		ErrorLog:     log.New(io.Discard, "", 0),
 	}
 	r.server = &http.Server{Handler: r.record(proxy), ReadHeaderTimeout: time.Minute}
 	go func() {
@@ -129,12 +131,13 @@ func (r *recorder) record(next http.Handler) http.Handler {
 		}
 		status := &statusWriter{ResponseWriter: w}
 		defer func() {
-			call.Status, call.Duration = status.code, time.Since(call.Start)
+			call.Duration = time.Since(call.Start)
 			r.mu.Lock()
 			defer r.mu.Unlock()
 			r.calls = append(r.calls, call)
 		}()
-		next.ServeHTTP(status, req)
+		next.ServeHTTP(status, req) // panics when the answer is cut off
+		call.Status = status.code
 	})
 }
 

@@ -42,10 +42,12 @@ func (e *Emulator) Rules(ctx context.Context, rules string) error {
 
 // ClearRules removes all rules and the list of what they caused.
 func (e *Emulator) ClearRules(ctx context.Context) error {
-	for _, path := range []string{"/_microburst/rules", "/_microburst/fired"} {
-		if _, err := request(ctx, http.MethodDelete, e.control+path, nil); err != nil {
-			return fmt.Errorf("clear fault rules: %w", err)
-		}
+	_, err := request(ctx, http.MethodPost, e.control+"/_microburst/rules", []byte("[]"))
+	if err == nil {
+		_, err = request(ctx, http.MethodDelete, e.control+"/_microburst/fired", nil)
+	}
+	if err != nil {
+		return fmt.Errorf("clear fault rules: %w", err)
 	}
 	return nil
 }
