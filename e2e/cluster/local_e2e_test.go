@@ -1,0 +1,176 @@
+package cluster_test
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/aphex-pipeline/aphex/e2e/cluster"
+	"github.com/aphex-pipeline/aphex/internal/testkit/need"
+)
+
+// executorRole lets pods of workflows report their results, as Argo's
+// documentation asks of every installation.
+const executorRole = `
+apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata: {name: executor}
+rules:
+- {apiGroups: [argoproj.io], resources: [workflowtaskresults], verbs: [create, patch]}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: {name: executor-default}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: executor}
+subjects: [{kind: ServiceAccount, name: default}]
+`
+
+// stepWorkflow has one ordinary container step. Its input is fetched by the
+// pod from a server of this machine, its result is reported by the pod to the
+// API server's service address.
+const stepWorkflow = `
+apiVersion: argoproj.io/v1alpha1
+kind: Workflow
+metadata: {name: step}
+spec:
+  entrypoint: main
+  templates:
+  - name: main
+    inputs: {artifacts: [{name: greeting, path: /tmp/greeting, http: {url: "%s"}}]}
+    container: {image: "%s", command: [argoexec, version]}
+    outputs: {parameters: [{name: greeting, valueFrom: {path: /tmp/greeting}}]}
+`
+
+// tokenPod asks for a service-account token for another audience.
+const tokenPod = `
+apiVersion: v1
+kind: Pod
+metadata: {name: token}
+spec:
+  restartPolicy: Never
+  containers:
+  - name: main
+    image: "%s"
+    command: [argoexec, version]
+    volumeMounts: [{name: token, mountPath: /token}]
+  volumes:
+  - {name: token, projected: {sources: [{serviceAccountToken: {audience: sts.amazonaws.com, path: token}}]}}
+`
+
+func TestLocal_RunsAWorkflowAndLeavesNothing(t *testing.T) {
+	need.Require(t, need.Cluster)
+	dir := filepath.Join(t.TempDir(), "cluster")
+	before := traces(t)
+	log := &testLog{t: t}
+	config := cluster.ConfigFromEnv(dir, log)
+	config.Provider = cluster.ProviderLocal
+
+	begun := time.Now()
+	c, err := cluster.Up(t.Context(), config)
+	require.NoError(t, err)
+	t.Logf("up: %s", time.Since(begun))
+	t.Cleanup(func() {
+		if err := c.Down(context.WithoutCancel(t.Context())); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Run("a container step succeeds", func(t *testing.T) { runStep(t, c) })
+	t.Run("pods get tokens for an audience", func(t *testing.T) { runTokenPod(t, c) })
+
+	attached, err := cluster.Attach(dir, log)
+	require.NoError(t, err)
+	require.Equal(t, c.Kubeconfig(), attached.Kubeconfig())
+	begun = time.Now()
+	require.NoError(t, attached.Down(t.Context()))
+	t.Logf("down: %s", time.Since(begun))
+	require.Equal(t, before, traces(t))
+	require.FileExists(t, filepath.Join(c.Logs(), "kube-apiserver.log"))
+	require.NoDirExists(t, filepath.Join(dir, "containerd"))
+	_, err = cluster.Attach(dir, log)
+	require.ErrorIs(t, err, os.ErrNotExist)
+}
+
+func runStep(t *testing.T, c *cluster.Cluster) {
+	kubectl(t, c, executorRole, "apply", "-f", "-")
+	begun := time.Now()
+	kubectl(t, c, fmt.Sprintf(stepWorkflow, serveHost(t, c), cluster.ExecutorImage), "create", "-f", "-")
+	out, err := exec.CommandContext(t.Context(), c.Tools().Argo, "--kubeconfig", c.Kubeconfig(), "--namespace", c.Namespace(), "wait", "step").CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	require.Equal(t, "Succeeded", kubectl(t, c, "", "get", "workflow", "step", "-o", "jsonpath={.status.phase}"))
+	t.Logf("workflow: %s", time.Since(begun))
+	require.Equal(t, "hello from the machine", kubectl(t, c, "", "get", "workflow", "step", "-o", "jsonpath={.status.nodes.step.outputs.parameters[0].value}"))
+	require.Contains(t, kubectl(t, c, "", "logs", "--selector=workflows.argoproj.io/workflow=step", "-c", "main"), "argoexec: v3.7.18")
+}
+
+func runTokenPod(t *testing.T, c *cluster.Cluster) {
+	kubectl(t, c, fmt.Sprintf(tokenPod, cluster.ExecutorImage), "apply", "-f", "-")
+	kubectl(t, c, "", "wait", "pod/token", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=60s")
+	issuer := kubectl(t, c, "", "get", "--raw", "/.well-known/openid-configuration")
+	require.Contains(t, issuer, "https://kubernetes.default.svc")
+	require.Contains(t, kubectl(t, c, "", "get", "--raw", "/openid/v1/jwks"), `"RS256"`)
+}
+
+// serveHost starts a server of this machine for pods and returns its URL.
+func serveHost(t *testing.T, c *cluster.Cluster) string {
+	t.Helper()
+	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", net.JoinHostPort(c.HostAddress(), "0"))
+	require.NoError(t, err)
+	server := &http.Server{ReadHeaderTimeout: time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = w.Write([]byte("hello from the machine"))
+	})}
+	go func() { _ = server.Serve(listener) }()
+	t.Cleanup(func() { _ = server.Close() })
+	return "http://" + listener.Addr().String() + "/greeting"
+}
+
+// kubectl runs kubectl in the tenant namespace and returns what it says.
+func kubectl(t *testing.T, c *cluster.Cluster, input string, args ...string) string {
+	t.Helper()
+	argv := append([]string{"--kubeconfig", c.Kubeconfig(), "--namespace", c.Namespace()}, args...)
+	cmd := exec.CommandContext(t.Context(), c.Tools().Kubectl, argv...)
+	cmd.Stdin = strings.NewReader(input)
+	out, err := cmd.CombinedOutput()
+	require.NoError(t, err, "%v: %s", args, out)
+	return string(out)
+}
+
+// traces is what a cluster must not leave behind on the machine.
+type machineTraces struct {
+	mounts, links, namespaces, rules, forwarding, cgroups, processes string
+}
+
+// traces describes the machine as far as clusters could change it.
+func traces(t *testing.T) machineTraces {
+	t.Helper()
+	run := func(script string) string {
+		out, err := exec.CommandContext(t.Context(), "sh", "-c", script).CombinedOutput()
+		require.NoError(t, err, "%s", out)
+		return string(out)
+	}
+	return machineTraces{
+		mounts:     run("grep -E 'overlay|kubelet|/run/netns/|containerd' /proc/self/mountinfo | awk '{print $5}' | sort"),
+		links:      run("ls /sys/class/net"),
+		namespaces: run("ls /run/netns 2>/dev/null; true"),
+		rules:      run("iptables-save 2>/dev/null | grep -v '^#'; true"),
+		forwarding: run("cat /proc/sys/net/ipv4/ip_forward"),
+		cgroups:    run("ls -d /sys/fs/cgroup/aphex-* /sys/fs/cgroup/*/aphex-* 2>/dev/null; true"),
+		processes:  run("ps -eo comm= | grep -E '^(etcd|kube|containerd|pause|workflow-contr)' | sort; true"),
+	}
+}
+
+// testLog passes lines on to the test's log.
+type testLog struct{ t *testing.T }
+
+func (l *testLog) Write(p []byte) (int, error) {
+	l.t.Log(strings.TrimSuffix(string(p), "\n"))
+	return len(p), nil
+}
