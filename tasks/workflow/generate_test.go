@@ -180,7 +180,7 @@ initContainers:
 - {name: init, image: argoexec, env: [{name: ARGO_AGENT_PATCH_RATE, value: 10s}]}
 containers:
 - name: aphex-executor-plugin
-  image: aphex/plugin:dev
+  image: aphex/plugin:other
   env: [{name: APHEX_LISTEN, value: "4355"}]
   ports: [{containerPort: 4355}]
   volumeMounts:

@@ -180,8 +180,9 @@ func installContainer(inst pipeline.Installation) container {
 }
 
 // pluginContainer adds to the plugin's container what only the pods of this
-// pipeline have. Its credentials are mounted nowhere else. The socket's
-// folder, which the worker can write, is read-only here.
+// pipeline have, and gives it the image the worker's binary comes from. Its
+// credentials are mounted nowhere else. The socket's folder, which the worker
+// can write, is read-only here.
 func pluginContainer(inst pipeline.Installation) container {
 	env := []variable{
 		{Name: "APHEX_PIPELINE", Value: inst.Pipeline},
@@ -213,7 +214,10 @@ func pluginContainer(inst pipeline.Installation) container {
 		)
 		mounts = append(mounts, mount{Name: volumeAWS, MountPath: dirAWS, ReadOnly: true})
 	}
-	return container{Name: containerPlugin, Env: env, VolumeMounts: mounts}
+	return container{
+		Name: containerPlugin, Image: inst.Images.Plugin, ImagePullPolicy: inst.ImagePullPolicy,
+		Env: env, VolumeMounts: mounts,
+	}
 }
 
 // workerContainer runs the user's commands. It has no credential; its first
