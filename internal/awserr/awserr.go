@@ -174,9 +174,9 @@ func Fault(ctx context.Context, err error, op string) error {
 // that is a fault, otherwise Cancelled.
 func Ended(ctx context.Context, op string) error {
 	cause := context.Cause(ctx)
-	reason, remedy := fault.Cancellation, ""
+	class, reason, remedy := fault.Cancelled, fault.Cancellation, ""
 	if f, ok := errors.AsType[*fault.Fault](cause); ok {
-		reason, remedy = f.Reason, f.Remedy
+		class, reason, remedy, cause = f.Class, f.Reason, f.Remedy, f.Err
 	}
-	return &fault.Fault{Class: fault.Cancelled, Reason: reason, Op: op, Remedy: remedy, Err: fmt.Errorf("stopped: %w", cause)}
+	return &fault.Fault{Class: class, Reason: reason, Op: op, Remedy: remedy, Err: fmt.Errorf("stopped: %w", cause)}
 }

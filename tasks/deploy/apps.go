@@ -1,0 +1,277 @@
+package deploy
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/aphex-pipeline/aphex/internal/assembly"
+	"github.com/aphex-pipeline/aphex/internal/assets"
+	"github.com/aphex-pipeline/aphex/internal/awsauth"
+	"github.com/aphex-pipeline/aphex/internal/fault"
+	"github.com/aphex-pipeline/aphex/internal/revision"
+)
+
+// group is a run of configured stacks of one app.
+type group struct {
+	app   string
+	names []string
+	// all are the names of every stack of the app in the environment.
+	all []string
+}
+
+// groups finds the app of every stack, in configured order.
+func (d *deployment) groups(ctx context.Context) ([]group, error) {
+	var out []group
+	all := map[string][]string{}
+	for _, stack := range d.target.Stacks {
+		app, err := d.stage.cfg.Synth.FindApp(ctx, stack.Path)
+		if err != nil {
+			return nil, err
+		}
+		all[app] = append(all[app], stack.Name)
+		if n := len(out); n > 0 && out[n-1].app == app {
+			out[n-1].names = append(out[n-1].names, stack.Name)
+			continue
+		}
+		out = append(out, group{app: app, names: []string{stack.Name}})
+	}
+	for i := range out {
+		out[i].all = all[out[i].app]
+	}
+	return out, nil
+}
+
+// selection is an app's assembly with the stacks to deploy, by configured
+// name.
+type selection struct {
+	assembly *assembly.Assembly
+	stacks   map[string]*assembly.Stack
+	places   assembly.Placeholders
+}
+
+// deployGroup synthesizes the app when its turn has come, publishes its assets
+// and deploys the stacks.
+func (d *deployment) deployGroup(ctx context.Context, g group, known map[string]*selection) error {
+	selected, ok := known[g.app]
+	if !ok {
+		var err error
+		if selected, err = d.prepare(ctx, g); err != nil {
+			return err
+		}
+		known[g.app] = selected
+	}
+	for _, name := range g.names {
+		if err := d.deployStack(ctx, selected, selected.stacks[name]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// prepare does everything for an app that comes before its first stack. All
+// that only reads comes first, so that what is wrong shows before anything is
+// written.
+func (d *deployment) prepare(ctx context.Context, g group) (*selection, error) {
+	built, err := d.assembly(ctx, g)
+	if err != nil {
+		return nil, err
+	}
+	for _, warning := range built.Warnings {
+		d.say("warning: %s", warning)
+	}
+	stacks, err := built.Resolve(g.all)
+	if err != nil {
+		return nil, err
+	}
+	s := &selection{
+		assembly: built, stacks: map[string]*assembly.Stack{},
+		places: assembly.Placeholders{Partition: d.caller.Partition, Account: d.target.Account, Region: d.target.Region},
+	}
+	for i, name := range g.all {
+		s.stacks[name] = stacks[i]
+	}
+	if err := d.check(built, stacks); err != nil {
+		return nil, err
+	}
+	if err := d.proveStacks(ctx, s, stacks); err != nil {
+		return nil, err
+	}
+	files, err := d.files(ctx, s, stacks)
+	if err != nil {
+		return nil, err
+	}
+	if err := d.enter(ctx, revision.Deploying); err != nil {
+		return nil, err
+	}
+	d.env.Progress(fmt.Sprintf("%s: publishing %s", d.target.Name, plural(len(files), "asset")))
+	publisher := assets.New(built.Dir, d.target.Account, func(text string) { d.say("%s", text) })
+	summary, err := publisher.Publish(ctx, files)
+	if err != nil {
+		return nil, err
+	}
+	d.say("%s published, %d already there", plural(summary.Published, "asset"), summary.Present)
+	return s, nil
+}
+
+// assembly returns the app's assembly: the one this execution has already
+// made, if a process of it died, or a new one.
+func (d *deployment) assembly(ctx context.Context, g group) (*assembly.Assembly, error) {
+	sum := sha256.Sum256([]byte(g.app))
+	entry := "assembly-" + hex.EncodeToString(sum[:8])
+	known, ok, err := d.env.Effects.Get(ctx, entry)
+	if err != nil {
+		return nil, fmt.Errorf("read the journal: %w", err)
+	}
+	var dir string
+	if ok && json.Unmarshal(known, &dir) == nil {
+		if built, err := assembly.Load(dir); err == nil {
+			d.dirs = append(d.dirs, dir)
+			d.say("going on with the assembly of %s that was made before", appName(g.app))
+			return built, nil
+		}
+	}
+	d.env.Progress(fmt.Sprintf("%s: synthesizing %s", d.target.Name, appName(g.app)))
+	dir, err = d.stage.cfg.Synth.Synth(ctx, SynthRequest{Environment: d.target, App: g.app, Stacks: g.all, ID: d.req.Key() + " " + g.app}, d.env.Output)
+	if err != nil {
+		return nil, err
+	}
+	d.dirs = append(d.dirs, dir)
+	built, err := assembly.Load(dir)
+	if err != nil {
+		return nil, err
+	}
+	value, err := json.Marshal(dir)
+	if err != nil {
+		return nil, fmt.Errorf("encode the journal entry: %w", err)
+	}
+	if err := d.env.Effects.Put(ctx, entry, value); err != nil {
+		return nil, fmt.Errorf("write the journal: %w", err)
+	}
+	return built, nil
+}
+
+// removeAssemblies removes the assemblies of an execution that ended. Nothing
+// is lost with a folder that stays behind: it goes with the pod.
+func (d *deployment) removeAssemblies() {
+	for _, dir := range d.dirs {
+		if err := os.RemoveAll(dir); err != nil {
+			d.env.Logger.Warn("assembly not removed", "err", err)
+		}
+	}
+}
+
+// check refuses what must not or cannot be deployed.
+func (d *deployment) check(built *assembly.Assembly, stacks []*assembly.Stack) error {
+	op := "deploy " + d.target.Name
+	if len(built.Missing) > 0 {
+		keys := make([]string, 0, len(built.Missing))
+		for _, m := range built.Missing {
+			keys = append(keys, m.Key)
+		}
+		return fault.Newf(fault.User, fault.ContextMissing, op, "Run `cdk synth` with credentials of the account and commit cdk.context.json",
+			"the app needs context that nobody has, its templates hold dummy values: %s", strings.Join(keys, ", "))
+	}
+	for _, s := range stacks {
+		if err := d.checkStack(op, s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (d *deployment) checkStack(op string, s *assembly.Stack) error {
+	if messages := s.Errors(); len(messages) > 0 {
+		texts := make([]string, 0, len(messages))
+		for _, m := range messages {
+			texts = append(texts, m.Path+": "+m.Text)
+		}
+		return fault.Newf(fault.User, fault.SynthAnnotation, op, "Mend what the app reports", "the app reports errors on stack %s: %s", s, strings.Join(texts, "; "))
+	}
+	if s.Account != "" && s.Account != d.target.Account || s.Region != "" && s.Region != d.target.Region {
+		return fault.Newf(fault.User, fault.EnvironmentMismatch, op,
+			"Take account and region in the app from CDK_DEFAULT_ACCOUNT and CDK_DEFAULT_REGION, or correct the environment in the configuration",
+			"stack %s is bound to account %s, region %s, but the environment is account %s, region %s",
+			s, orAny(s.Account), orAny(s.Region), d.target.Account, d.target.Region)
+	}
+	if images := s.Images(); len(images) > 0 {
+		return fault.Newf(fault.User, fault.ImageAssetUnsupported, op, "Build and push the image in the build stage and refer to it by name",
+			"stack %s has the container image asset %s, which needs an image builder", s, images[0].DisplayName)
+	}
+	if len(s.LegacyAssets) > 0 {
+		return fault.Newf(fault.User, fault.AssemblyInvalid, op, "Use the default stack synthesizer", "stack %s has an asset of CDK version 1: %s", s, s.LegacyAssets[0])
+	}
+	return nil
+}
+
+func orAny(s string) string {
+	if s == "" {
+		return "(any)"
+	}
+	return s
+}
+
+func appName(dir string) string {
+	if dir == "" || dir == "." {
+		return "the app"
+	}
+	return dir
+}
+
+// files turns the stacks' file assets into what the publisher takes, with the
+// credentials of each destination.
+func (d *deployment) files(ctx context.Context, s *selection, stacks []*assembly.Stack) ([]assets.File, error) {
+	var out []assets.File
+	for _, stack := range stacks {
+		for _, f := range stack.Files() {
+			if f.Packaging == assembly.PackagingExecutable {
+				return nil, fault.Newf(fault.User, fault.AssetFailed, "publish asset "+f.DisplayName, "Make the file in the build stage and refer to it by path",
+					"asset %s of stack %s is made by a program (%s), which is not supported", f.DisplayName, stack, strings.Join(f.Executable, " "))
+			}
+			region := s.places.Replace(f.Region)
+			if region == "" {
+				region = d.target.Region
+			}
+			places := s.places
+			places.Region = region
+			session, err := d.publishing.For(ctx, d.place(region), role(places.Role(f.Role)))
+			if err != nil {
+				return nil, err
+			}
+			d.warn(session.Warning)
+			out = append(out, assets.File{
+				ID: f.ID, Name: f.DisplayName, Path: f.Path, Zip: f.Packaging == assembly.PackagingZip,
+				Bucket: places.Replace(f.Bucket), Key: places.Replace(f.Key), AWS: session.Config,
+			})
+		}
+	}
+	return out, nil
+}
+
+func role(r *assembly.Role) *awsauth.Role {
+	if r == nil {
+		return nil
+	}
+	return &awsauth.Role{ARN: r.ARN, ExternalID: r.ExternalID, Options: r.Options}
+}
+
+// requirements are the distinct demands of a stack on the bootstrap.
+func requirements(s *assembly.Stack) []assets.Requirement {
+	var out []assets.Requirement
+	add := func(b assembly.Bootstrap) {
+		r := assets.Requirement{Version: b.Version, Parameter: b.Parameter}
+		if r.Version > 0 && !slices.Contains(out, r) {
+			out = append(out, r)
+		}
+	}
+	add(s.Bootstrap)
+	for _, m := range s.Assets {
+		add(m.Bootstrap)
+	}
+	return out
+}

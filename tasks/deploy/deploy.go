@@ -1,0 +1,285 @@
+package deploy
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+
+	"github.com/aphex-pipeline/aphex/internal/awsauth"
+	"github.com/aphex-pipeline/aphex/internal/fault"
+	"github.com/aphex-pipeline/aphex/internal/pipeline"
+	"github.com/aphex-pipeline/aphex/internal/record"
+	"github.com/aphex-pipeline/aphex/internal/revision"
+	"github.com/aphex-pipeline/aphex/internal/store"
+	"github.com/aphex-pipeline/aphex/internal/workspace"
+	"github.com/aphex-pipeline/aphex/tasks/task"
+)
+
+// DefaultTimeout ends the deployment of an environment that does not say
+// otherwise.
+const DefaultTimeout = time.Hour
+
+// maxOutputsParameter is how large the outputs document may be as an output
+// parameter. Argo keeps parameters in the Workflow object, which etcd limits;
+// a larger document is in the bucket only.
+const maxOutputsParameter = 30 << 10
+
+// checkout is what the stage needs of internal/workspace.
+type checkout interface {
+	Prepare(ctx context.Context, src workspace.Source, out io.Writer) error
+	File(ctx context.Context, path string) ([]byte, error)
+	Reset(ctx context.Context, key string, out io.Writer) error
+	IsAncestor(ctx context.Context, ancestor, descendant string) (bool, error)
+}
+
+// Synthesizer turns the checkout into cloud assemblies.
+type Synthesizer interface {
+	// FindApp returns the folder of the CDK app that a configured stack path
+	// belongs to, relative to the source root.
+	FindApp(ctx context.Context, path string) (string, error)
+	// Synth runs an app and returns the folder of its assembly, which nobody
+	// else changes and the caller removes. What the app prints goes to out.
+	Synth(ctx context.Context, req SynthRequest, out io.Writer) (dir string, err error)
+}
+
+// SynthRequest asks for the assembly of one app.
+type SynthRequest struct {
+	// Environment is what the app is synthesized for.
+	Environment pipeline.Environment
+	// App is a folder as FindApp returns it.
+	App string
+	// Stacks are the configured names of the stacks that will be deployed.
+	Stacks []string
+	// ID is unique per execution and app.
+	ID string
+}
+
+// bucket is what the stage needs of internal/store.
+type bucket interface {
+	Put(ctx context.Context, key string, body io.Reader, opts store.PutOptions) (store.Object, error)
+}
+
+// Guard keeps older commits from overwriting newer ones.
+type Guard interface {
+	Check(ctx context.Context, git revision.Ancestry, environment, commit string, allowOlder bool) (revision.Decision, error)
+	Enter(ctx context.Context, environment string, expected, next revision.State) error
+}
+
+// Config is what the stage is made of. Workspace, Synth, Store and Base are
+// required.
+type Config struct {
+	Workspace checkout
+	Synth     Synthesizer
+	Store     bucket
+	// Guard is nil where no state is kept (aphex task): any commit is
+	// deployed then.
+	Guard Guard
+	// Base returns the process's own AWS identity, see awsauth.Base.
+	Base func(ctx context.Context) (aws.Config, error)
+	// TemplateEndpoint replaces the S3 endpoint CloudFormation reads templates
+	// from; empty for the endpoint of Base, else AWS's own.
+	TemplateEndpoint string
+}
+
+// Stage is the deploy-env stage.
+type Stage struct {
+	cfg Config
+	now func() time.Time
+}
+
+// New returns the deploy-env stage.
+func New(cfg Config) *Stage { return &Stage{cfg: cfg, now: time.Now} }
+
+var _ task.Runner = (*Stage)(nil)
+
+// Run deploys one environment. An environment that the commit no longer has,
+// or that already has a newer commit, is passed over: deployed is "false" and
+// the Result's Reason says why.
+//
+// Errors: those of the workspace, of synth, of assembly.Resolve, of awsauth,
+// assets and cfn; EnvironmentMismatch; ImageAssetUnsupported; StageTimeout if
+// the environment's timeout passed. A failure leaves later stacks untouched.
+func (s *Stage) Run(ctx context.Context, req task.Request, env task.Env) (task.Result, error) {
+	if err := s.cfg.Workspace.Prepare(ctx, workspace.Source{RepoURL: req.RepoURL, Commit: req.Commit, Branch: req.Branch}, env.Output); err != nil {
+		return task.Result{}, err
+	}
+	cfg, err := pipeline.Read(ctx, s.cfg.Workspace, req.ConfigPath)
+	if err != nil {
+		return task.Result{}, err
+	}
+	target, ok := cfg.Environment(req.Environment)
+	if !ok {
+		return passedOver(fault.TopologyChanged, "%s: commit %.12s no longer has this environment, it was passed over", req.Environment, req.Commit), nil
+	}
+	d := &deployment{stage: s, req: req, env: env, target: target, began: s.now()}
+	superseded, err := d.checkRevision(ctx)
+	if err != nil {
+		return task.Result{}, err
+	}
+	if superseded != nil {
+		return *superseded, nil
+	}
+	timeout := target.Timeout
+	if timeout == 0 {
+		timeout = DefaultTimeout
+	}
+	limited, cancel := context.WithTimeoutCause(ctx, timeout, fault.Newf(fault.User, fault.StageTimeout, "deploy "+target.Name,
+		"Raise the timeout of the environment, or find out what took so long", "the environment's time of %s is used up (environments[].timeout)", timeout))
+	defer cancel()
+	return d.run(limited)
+}
+
+func passedOver(reason fault.Reason, format string, args ...any) task.Result {
+	return task.Result{
+		Message: fmt.Sprintf(format, args...),
+		Reason:  string(reason),
+		Outputs: map[string]string{task.OutputDeployed: "false", task.OutputStacks: "", task.OutputStacksURL: ""},
+	}
+}
+
+// deployment is one call of Run.
+type deployment struct {
+	stage  *Stage
+	req    task.Request
+	env    task.Env
+	target pipeline.Environment
+	began  time.Time
+
+	previous revision.State
+	entered  bool
+
+	sessions *awsauth.Sessions
+	// publishing hands out the credentials of assets.
+	publishing *awsauth.Sessions
+	caller     awsauth.Identity
+	warned     map[string]bool
+
+	// dirs are the folders of assemblies.
+	dirs     []string
+	count    int
+	outputs  map[string]map[string]string
+	outcomes []string
+}
+
+func (d *deployment) checkRevision(ctx context.Context) (*task.Result, error) {
+	if d.stage.cfg.Guard == nil {
+		return nil, nil //nolint:nilnil // nothing speaks against deploying
+	}
+	decision, err := d.stage.cfg.Guard.Check(ctx, d.stage.cfg.Workspace, d.target.Name, d.req.Commit, d.req.AllowOlder)
+	if err != nil {
+		return nil, err
+	}
+	d.previous = decision.Previous
+	if decision.Note != "" {
+		d.say("%s", decision.Note)
+	}
+	if !decision.Superseded {
+		return nil, nil //nolint:nilnil // as above
+	}
+	result := passedOver(fault.Superseded, "%s: commit %.12s is older than %.12s, which run %s has brought here; passed over (set allow-older to go back on purpose)",
+		d.target.Name, d.req.Commit, decision.Previous.Commit, decision.Previous.Run)
+	return &result, nil
+}
+
+// enter records the revision. The first call comes before the first write: from
+// then on an older commit cannot overwrite what this one begins, even if this
+// one fails half-way.
+func (d *deployment) enter(ctx context.Context, phase string) error {
+	if d.stage.cfg.Guard == nil || d.entered && phase == revision.Deploying {
+		return nil
+	}
+	next := revision.State{Commit: d.req.Commit, Run: d.req.Run.Name, RunUID: d.req.Run.UID, Phase: phase}
+	if err := d.stage.cfg.Guard.Enter(ctx, d.target.Name, d.previous, next); err != nil {
+		return err
+	}
+	d.previous, d.entered = next, true
+	return nil
+}
+
+func (d *deployment) run(ctx context.Context) (task.Result, error) {
+	if err := d.stage.cfg.Workspace.Reset(ctx, record.SnapshotKey(d.req.Run.UID), d.env.Output); err != nil {
+		return task.Result{}, err
+	}
+	groups, err := d.groups(ctx)
+	if err != nil {
+		return task.Result{}, err
+	}
+	defer d.removeAssemblies()
+	if err := d.login(ctx); err != nil {
+		return task.Result{}, err
+	}
+	d.outputs = map[string]map[string]string{}
+	assemblies := map[string]*selection{}
+	for _, g := range groups {
+		if err := d.deployGroup(ctx, g, assemblies); err != nil {
+			return task.Result{}, err
+		}
+	}
+	if err := d.enter(ctx, revision.Deployed); err != nil {
+		return task.Result{}, err
+	}
+	return d.finish(ctx)
+}
+
+// finish stores the outputs and makes the result.
+func (d *deployment) finish(ctx context.Context) (task.Result, error) {
+	document, err := outputsDocument(d.outputs)
+	if err != nil {
+		return task.Result{}, err
+	}
+	object, err := d.stage.cfg.Store.Put(ctx, record.OutputsKey(d.req.Run.UID, d.target.Name), bytes.NewReader(document), store.PutOptions{ContentType: "application/json"})
+	if err != nil {
+		return task.Result{}, fmt.Errorf("store the outputs of %s: %w", d.target.Name, err)
+	}
+	parameter := string(document)
+	if len(document) > maxOutputsParameter {
+		parameter = ""
+	}
+	return task.Result{
+		Message: fmt.Sprintf("%s: %s in %s: %s", d.target.Name, plural(len(d.outcomes), "stack"), seconds(d.stage.now().Sub(d.began)), strings.Join(d.outcomes, ", ")),
+		Outputs: map[string]string{task.OutputDeployed: "true", task.OutputStacks: parameter, task.OutputStacksURL: object.URL},
+	}, nil
+}
+
+// outputsDocument is JSON in the shape of `cdk deploy --outputs-file`: stack
+// name, then key, then value.
+func outputsDocument(outputs map[string]map[string]string) ([]byte, error) {
+	var buf bytes.Buffer
+	encoder := json.NewEncoder(&buf)
+	encoder.SetEscapeHTML(false)
+	encoder.SetIndent("", "  ")
+	if err := encoder.Encode(outputs); err != nil {
+		return nil, fmt.Errorf("encode the stack outputs: %w", err)
+	}
+	return bytes.TrimRight(buf.Bytes(), "\n"), nil
+}
+
+// say writes a line to the stage's log. The log is beside the point of the
+// work: a line that cannot be written does not stop it.
+func (d *deployment) say(format string, args ...any) {
+	if _, err := fmt.Fprintf(d.env.Output, "%s %s %s\n", d.stage.now().UTC().Format(time.TimeOnly), d.target.Name, fmt.Sprintf(format, args...)); err != nil {
+		d.env.Logger.Warn("log line lost", "err", err)
+	}
+}
+
+func plural(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}
+
+// seconds renders a duration as "12 s" or "3 min 5 s".
+func seconds(d time.Duration) string {
+	n := int(d.Round(time.Second).Seconds())
+	if n < 60 {
+		return fmt.Sprintf("%d s", n)
+	}
+	return fmt.Sprintf("%d min %d s", n/60, n%60)
+}

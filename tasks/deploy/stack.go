@@ -1,0 +1,156 @@
+package deploy
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/aphex-pipeline/aphex/internal/assembly"
+	"github.com/aphex-pipeline/aphex/internal/assets"
+	"github.com/aphex-pipeline/aphex/internal/awsauth"
+	"github.com/aphex-pipeline/aphex/internal/cfn"
+	"github.com/aphex-pipeline/aphex/internal/fault"
+)
+
+// login finds out who we are and, if the environment names a role, takes it.
+func (d *deployment) login(ctx context.Context) error {
+	base, err := d.stage.cfg.Base(ctx)
+	if err != nil {
+		return err
+	}
+	name := awsauth.SessionName(d.req.Pipeline, d.req.Run.Name, d.req.Stage)
+	d.sessions = awsauth.NewSessions(base, name)
+	d.publishing = d.sessions
+	d.warned = map[string]bool{}
+	if d.caller, err = d.sessions.Caller(ctx); err != nil {
+		return err
+	}
+	if d.target.RoleARN == "" {
+		return nil
+	}
+	session, err := d.sessions.For(ctx, d.place(d.target.Region), d.configuredRole())
+	if err != nil {
+		return err
+	}
+	d.warn(session.Warning)
+	d.publishing = awsauth.NewSessions(session.Config, name)
+	return nil
+}
+
+func (d *deployment) configuredRole() *awsauth.Role {
+	return &awsauth.Role{ARN: d.target.RoleARN, ExternalID: d.target.ExternalID}
+}
+
+func (d *deployment) place(region string) awsauth.Target {
+	return awsauth.Target{Environment: d.target.Name, Account: d.target.Account, Region: region}
+}
+
+// warn says each warning once.
+func (d *deployment) warn(text string) {
+	if text == "" || d.warned[text] {
+		return
+	}
+	d.warned[text] = true
+	d.say("warning: %s", text)
+}
+
+// session returns the credentials a stack is deployed with: the role of the
+// configuration, else the deploy role of the assembly, else our own.
+func (d *deployment) session(ctx context.Context, s *selection, stack *assembly.Stack) (awsauth.Session, error) {
+	wanted := role(s.places.Role(stack.DeployRole))
+	if d.target.RoleARN != "" {
+		wanted = d.configuredRole()
+	}
+	session, err := d.sessions.For(ctx, d.place(d.target.Region), wanted)
+	if err != nil {
+		return awsauth.Session{}, err
+	}
+	d.warn(session.Warning)
+	return session, nil
+}
+
+// proveStacks proves credentials and bootstrap of every stack, and that no two
+// apps deploy one stack.
+func (d *deployment) proveStacks(ctx context.Context, s *selection, stacks []*assembly.Stack) error {
+	checked := map[string]bool{}
+	for _, stack := range stacks {
+		if _, twice := d.outputs[stack.Name]; twice {
+			return fault.Newf(fault.User, fault.StackAmbiguous, "deploy "+d.target.Name, "Give the stacks different names, or list one of them",
+				"two apps of the environment define stack %s", stack.Name)
+		}
+		session, err := d.session(ctx, s, stack)
+		if err != nil {
+			return err
+		}
+		for _, r := range requirements(stack) {
+			key := fmt.Sprintf("%s %d %s", session.Role, r.Version, r.Parameter)
+			if checked[key] {
+				continue
+			}
+			checked[key] = true
+			toolkit := d.deployer(session)
+			err := assets.CheckBootstrap(ctx, session.Config, d.target.Account, r, func(ctx context.Context) (string, bool, error) {
+				return toolkit.Output(ctx, assets.ToolkitStack, "BootstrapVersion")
+			})
+			if err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (d *deployment) deployer(session awsauth.Session) *cfn.Deployer {
+	return cfn.New(cfn.Config{
+		AWS: session.Config, Account: d.target.Account, Journal: d.env.Effects, TemplateEndpoint: d.stage.cfg.TemplateEndpoint,
+		OnNote:  func(text string) { d.say("%s", text) },
+		OnEvent: d.event,
+	})
+}
+
+// event writes one line per event: time, environment, stack, status, type,
+// logical id, construct path and, if CloudFormation gives one, the reason.
+func (d *deployment) event(e cfn.Event) {
+	var line strings.Builder
+	fmt.Fprintf(&line, "%s %s %s %s %s %s", e.Time.UTC().Format(time.TimeOnly), d.target.Name, e.Stack, e.Status, e.Type, e.LogicalID)
+	if e.Path != "" {
+		fmt.Fprintf(&line, " (%s)", e.Path)
+	}
+	if e.Reason != "" {
+		fmt.Fprintf(&line, ": %s", e.Reason)
+	}
+	if _, err := fmt.Fprintln(d.env.Output, line.String()); err != nil {
+		d.env.Logger.Warn("log line lost", "err", err)
+	}
+}
+
+func (d *deployment) deployStack(ctx context.Context, s *selection, stack *assembly.Stack) error {
+	d.count++
+	d.env.Progress(fmt.Sprintf("%s: deploying %s (%d/%d)", d.target.Name, stack.Name, d.count, len(d.target.Stacks)))
+	session, err := d.session(ctx, s, stack)
+	if err != nil {
+		return err
+	}
+	template, err := s.assembly.ReadFile(stack.TemplateFile)
+	if err != nil {
+		return err
+	}
+	began := d.stage.now()
+	result, err := d.deployer(session).Deploy(ctx, cfn.Input{
+		StackName: stack.Name, Template: template, TemplateURL: s.places.Replace(stack.TemplateAssetURL),
+		Tags: stack.Tags, RoleARN: s.places.Replace(stack.ExecutionRoleARN), NotificationARNs: stack.NotificationARNs,
+		TerminationProtection: stack.TerminationProtection, Execution: d.req.Key(),
+		ConstructPath: s.assembly.Resources(stack).Path,
+	})
+	if err != nil {
+		return err
+	}
+	for _, warning := range result.Warnings {
+		d.say("%s: warning: %s", stack.Name, warning)
+	}
+	d.say("%s %s in %s", stack.Name, result.Outcome, seconds(d.stage.now().Sub(began)))
+	d.outputs[stack.Name] = result.Outputs
+	d.outcomes = append(d.outcomes, fmt.Sprintf("%s %s", stack.Name, result.Outcome))
+	return nil
+}
