@@ -18,6 +18,7 @@ import (
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
 	"sigs.k8s.io/yaml"
 
@@ -198,6 +199,8 @@ func TestPolicies_AreBoundAndSpeakOfThePlugin(t *testing.T) {
 		require.Contains(t, policy.Spec.MatchConditions[0].Expression, `":aphex-executor-plugin"`)
 		for _, validation := range policy.Spec.Validations {
 			require.NotEmpty(t, validation.Message)
+			// As with RBAC: the plugin tells "not permitted" from "failed" by it.
+			require.Equal(t, metav1.StatusReasonForbidden, *validation.Reason)
 		}
 		var binding admissionv1.ValidatingAdmissionPolicyBinding
 		find(t, list, "ValidatingAdmissionPolicyBinding", o.name, &binding)
