@@ -22,6 +22,9 @@ type CreateOptions struct {
 	Paths []string
 	// ModTime replaces every entry's modification time unless it is zero.
 	ModTime time.Time
+	// PlainModes gives directories and executable files 0755 and other files
+	// 0644, whatever the umask made of them.
+	PlainModes bool
 }
 
 // Create writes a tar stream of the tree src to dst: sorted, parents before
@@ -34,7 +37,7 @@ type CreateOptions struct {
 // Errors: [ErrChanged] if a file shrinks or grows meanwhile, fs.ErrNotExist
 // for a path that is not there, else those of the file system and of dst.
 func Create(ctx context.Context, dst io.Writer, src *os.Root, opts CreateOptions) (Stats, error) {
-	c := creator{writer: tar.NewWriter(dst), modTime: opts.ModTime, buffer: make([]byte, 128<<10)}
+	c := creator{writer: tar.NewWriter(dst), opts: opts, buffer: make([]byte, 128<<10)}
 	var err error
 	if opts.Paths == nil {
 		err = c.tree(ctx, src, "")
@@ -48,10 +51,10 @@ func Create(ctx context.Context, dst io.Writer, src *os.Root, opts CreateOptions
 }
 
 type creator struct {
-	writer  *tar.Writer
-	modTime time.Time
-	stats   Stats
-	buffer  []byte
+	writer *tar.Writer
+	opts   CreateOptions
+	stats  Stats
+	buffer []byte
 }
 
 func (c *creator) tree(ctx context.Context, dir *os.Root, prefix string) error {
@@ -106,11 +109,10 @@ func (c *creator) entry(dir *os.Root, base, name string) error {
 	if err != nil {
 		return fmt.Errorf("read %s: %w", name, err)
 	}
-	modTime := info.ModTime()
-	if !c.modTime.IsZero() {
-		modTime = c.modTime
+	header := &tar.Header{Name: name, Mode: int64(c.mode(info)), ModTime: info.ModTime().Truncate(time.Second)}
+	if !c.opts.ModTime.IsZero() {
+		header.ModTime = c.opts.ModTime.Truncate(time.Second)
 	}
-	header := &tar.Header{Name: name, Mode: int64(info.Mode().Perm()), ModTime: modTime.Truncate(time.Second)}
 	switch info.Mode().Type() {
 	case 0:
 		c.stats.Entries++
@@ -129,6 +131,17 @@ func (c *creator) entry(dir *os.Root, base, name string) error {
 	}
 	c.stats.Entries++
 	return c.writer.WriteHeader(header)
+}
+
+func (c *creator) mode(info fs.FileInfo) fs.FileMode {
+	switch {
+	case !c.opts.PlainModes:
+		return info.Mode().Perm()
+	case info.IsDir() || info.Mode()&0o100 != 0:
+		return 0o755
+	default:
+		return 0o644
+	}
 }
 
 func (c *creator) file(dir *os.Root, base string, header *tar.Header, info fs.FileInfo) error {
