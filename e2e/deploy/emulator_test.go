@@ -1,0 +1,105 @@
+package deploy_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	awssdk "github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/stretchr/testify/require"
+
+	"github.com/aphex-pipeline/aphex/e2e/aws"
+	"github.com/aphex-pipeline/aphex/internal/testkit/need"
+)
+
+const (
+	account = aws.AccountTools
+	target  = aws.AccountTarget
+	region  = "eu-west-1"
+)
+
+// shared is the emulator of all tests that set no faults; nil if the machine
+// has none.
+var shared *aws.Emulator
+
+func TestMain(m *testing.M) { os.Exit(run(m)) }
+
+func run(m *testing.M) (code int) {
+	if !need.Listed(need.Emulator) {
+		return m.Run()
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
+	defer cancel()
+	var err error
+	if shared, err = aws.Start(ctx, aws.Config{Log: os.Stderr}); err != nil {
+		_, _ = fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer func() {
+		if err := shared.Stop(); err != nil {
+			_, _ = fmt.Fprintln(os.Stderr, err)
+			code = 1
+		}
+	}()
+	err = errors.Join(
+		shared.QuickBootstrap(ctx, account, region, nil),
+		shared.QuickBootstrap(ctx, target, region, []string{account}),
+	)
+	if err != nil {
+		_, _ = fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return m.Run()
+}
+
+// emulator returns the shared emulator.
+func emulator(t *testing.T) *aws.Emulator {
+	t.Helper()
+	need.Require(t, need.Emulator)
+	return shared
+}
+
+// own starts an emulator for a test that sets faults.
+func own(t *testing.T) *aws.Emulator {
+	t.Helper()
+	need.Require(t, need.Emulator)
+	e, err := aws.Start(t.Context(), aws.Config{})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, e.Stop()) })
+	return e
+}
+
+func config(e *aws.Emulator, account string) awssdk.Config { return e.Config(account, region) }
+
+// memory is a journal in memory: what outlives a process in a test.
+type memory struct {
+	execution string
+
+	mu      sync.Mutex
+	entries map[string][]byte
+}
+
+var executions atomic.Int64
+
+func newMemory() *memory {
+	return &memory{execution: fmt.Sprintf("execution %d", executions.Add(1)), entries: map[string][]byte{}}
+}
+
+func (m *memory) Put(_ context.Context, name string, value []byte) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.entries[name] = value
+	return nil
+}
+
+func (m *memory) Get(_ context.Context, name string) ([]byte, bool, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	value, ok := m.entries[name]
+	return value, ok, nil
+}
