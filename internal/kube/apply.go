@@ -136,7 +136,10 @@ func (c *Client) resource(obj *unstructured.Unstructured) dynamic.ResourceInterf
 
 // applyBody is obj without what the server owns and refuses in an apply.
 func applyBody(obj *unstructured.Unstructured) ([]byte, error) {
-	clean := obj.DeepCopy()
+	clean, err := plain(obj.Object)
+	if err != nil {
+		return nil, err
+	}
 	for _, field := range []string{"managedFields", "resourceVersion", "uid", "creationTimestamp", "generation"} {
 		unstructured.RemoveNestedField(clean.Object, "metadata", field)
 	}

@@ -72,6 +72,17 @@ func (w *Workflow) NodePhase(name string) string {
 	return w.nodes[NodeID(w.Name, name)].Phase
 }
 
+// Progress returns how many nodes the Workflow has and how many of them are
+// fulfilled: both grow as the run goes on.
+func (w *Workflow) Progress() (nodes, fulfilled int) {
+	for _, n := range w.nodes {
+		if Fulfilled(n.Phase) {
+			fulfilled++
+		}
+	}
+	return len(w.nodes), fulfilled
+}
+
 // Node returns the node with the given id.
 func (w *Workflow) Node(id string) (Node, bool) {
 	n, ok := w.nodes[id]
@@ -111,7 +122,10 @@ func (c *Client) Workflow(ctx context.Context, namespace, name string) (*Workflo
 func (c *Client) CreateWorkflow(ctx context.Context, namespace string, manifest map[string]any) (*Workflow, error) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	obj := (&unstructured.Unstructured{Object: manifest}).DeepCopy()
+	obj, err := plain(manifest)
+	if err != nil {
+		return nil, fmt.Errorf("create workflow in %s: %w", namespace, err)
+	}
 	obj.SetAPIVersion(argoGroup + "/v1alpha1")
 	obj.SetKind("Workflow")
 	obj.SetNamespace(namespace)
@@ -120,6 +134,20 @@ func (c *Client) CreateWorkflow(ctx context.Context, namespace string, manifest 
 		return nil, classify(err, "create workflow %s/%s", namespace, obj.GetName())
 	}
 	return workflowView(created)
+}
+
+// plain returns a copy of manifest made of what JSON is made of: callers may
+// use any types.
+func plain(manifest map[string]any) (*unstructured.Unstructured, error) {
+	raw, err := json.Marshal(manifest)
+	if err != nil {
+		return nil, fmt.Errorf("encode manifest: %w", err)
+	}
+	var object map[string]any
+	if err := json.Unmarshal(raw, &object); err != nil {
+		return nil, fmt.Errorf("encode manifest: %w", err)
+	}
+	return &unstructured.Unstructured{Object: object}, nil
 }
 
 // AnnotateWorkflow sets annotations on the Workflow and nothing else. An empty

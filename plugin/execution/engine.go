@@ -89,7 +89,7 @@ func (e *Engine) Execute(ctx context.Context, call argo.Call) []byte {
 	case errors.Is(err, errPollOver), errors.Is(err, context.Canceled):
 		return e.quietFor(e.cfg.Requeue)
 	case err != nil:
-		return e.Reject(call, err)
+		return e.Reject(ctx, call, err)
 	}
 	if r.finished() {
 		return e.quietFor(e.cfg.Grace)
@@ -110,10 +110,11 @@ var errPollOver = errors.New("poll is over")
 
 // Reject is the final answer to a call that cannot be executed. The same call
 // gets the same answer, without a journal.
-func (e *Engine) Reject(call argo.Call, err error) []byte {
+func (e *Engine) Reject(ctx context.Context, call argo.Call, err error) []byte {
 	o := e.failure(err)
 	reply := e.finalReply(&call, o, "", "")
-	e.cfg.Logger.Error("call rejected", slog.String("workflow_uid", call.Request.Run.UID),
+	e.nudge(ctx, &call)
+	e.cfg.Logger.ErrorContext(ctx, "call rejected", slog.String("workflow_uid", call.Request.Run.UID),
 		slog.String("stage", call.Request.Stage), slog.String("reason", o.reason), slog.String("err", e.cfg.Redact(err.Error())))
 	return reply.Encode()
 }
@@ -173,7 +174,7 @@ func (e *Engine) poll(ctx context.Context, r *run, x *execution) []byte {
 		if !ok {
 			return e.quietFor(e.cfg.Grace)
 		}
-		e.nudge(ctx, x)
+		e.nudge(ctx, &x.call)
 		return final
 	default:
 	}
@@ -183,11 +184,11 @@ func (e *Engine) poll(ctx context.Context, r *run, x *execution) []byte {
 	return e.quietFor(e.cfg.Requeue)
 }
 
-func (e *Engine) nudge(ctx context.Context, x *execution) {
-	if e.cfg.Nudger == nil {
+func (e *Engine) nudge(ctx context.Context, call *argo.Call) {
+	if e.cfg.Nudger == nil || call.Request.Node == "" {
 		return
 	}
-	run, node := x.call.Request.Run, x.call.NodeName()
+	run, node := call.Request.Run, call.NodeName()
 	e.start(ctx, func(ctx context.Context) { e.cfg.Nudger.Nudge(ctx, run, node) })
 }
 

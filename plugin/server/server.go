@@ -36,7 +36,7 @@ type Executor interface {
 	// Execute answers a call that could be read, within the agent's patience.
 	Execute(ctx context.Context, call argo.Call) []byte
 	// Reject is the final answer to one that could not.
-	Reject(call argo.Call, err error) []byte
+	Reject(ctx context.Context, call argo.Call, err error) []byte
 }
 
 // Server is the handler. The zero value is not usable; see New.
@@ -190,7 +190,7 @@ func (s *Server) execute(c *gin.Context) {
 	}
 	c.Set(keyCall, &call)
 	if err != nil {
-		answer(c, http.StatusOK, back.executor.Reject(call, err))
+		answer(c, http.StatusOK, back.executor.Reject(c.Request.Context(), call, err))
 		return
 	}
 	answer(c, http.StatusOK, back.executor.Execute(c.Request.Context(), call))

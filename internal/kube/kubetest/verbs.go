@@ -1,0 +1,183 @@
+package kubetest
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"strconv"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/yaml"
+)
+
+// serve answers everything but watches.
+func (s *Server) serve(r *http.Request, c Call) (Object, *metav1.Status) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var sent Object
+	if len(c.Body) > 0 {
+		if err := yaml.Unmarshal(c.Body, &sent); err != nil {
+			return nil, Status(http.StatusBadRequest, metav1.StatusReasonBadRequest, err.Error())
+		}
+	}
+	if c.Verb == "create" {
+		return s.create(c, sent)
+	}
+	k := key(c.Resource, c.Namespace, c.Name)
+	o := s.objects[k]
+	if c.ContentType == string(types.ApplyPatchType) {
+		return s.apply(r, c, o, sent)
+	}
+	if o == nil {
+		return nil, Status(http.StatusNotFound, metav1.StatusReasonNotFound, fmt.Sprintf("%s %q not found", c.Resource, c.Name))
+	}
+	switch c.Verb {
+	case "get":
+		return clone(o.object), nil
+	case "delete":
+		s.remove(k, c.Resource)
+		return Object{"kind": "Status", "apiVersion": "v1", "status": "Success"}, nil
+	case "update":
+		if v := metadata(sent)["resourceVersion"]; v != nil && v != metadata(o.object)["resourceVersion"] {
+			return nil, conflict(c, "the object has been modified")
+		}
+		metadata(sent)["uid"] = metadata(o.object)["uid"]
+		return s.store(k, c.Resource, "MODIFIED", sent), nil
+	case "patch":
+		return s.mergePatch(k, c, o, sent)
+	}
+	return nil, Status(http.StatusMethodNotAllowed, metav1.StatusReasonMethodNotAllowed, c.Verb)
+}
+
+func conflict(c Call, message string) *metav1.Status {
+	return Status(http.StatusConflict, metav1.StatusReasonConflict, fmt.Sprintf("Operation cannot be fulfilled on %s %q: %s", c.Resource, c.Name, message))
+}
+
+func (s *Server) create(c Call, sent Object) (Object, *metav1.Status) {
+	name := text(metadata(sent)["name"])
+	if prefix := text(metadata(sent)["generateName"]); name == "" && prefix != "" {
+		name = prefix + strconv.Itoa(s.version)
+		metadata(sent)["name"] = name
+	}
+	k := key(c.Resource, c.Namespace, name)
+	if s.objects[k] != nil {
+		return nil, Status(http.StatusConflict, metav1.StatusReasonAlreadyExists, fmt.Sprintf("%s %q already exists", c.Resource, name))
+	}
+	metadata(sent)["namespace"] = c.Namespace
+	return s.store(k, c.Resource, "ADDED", sent), nil
+}
+
+func (s *Server) mergePatch(k string, c Call, o *stored, sent Object) (Object, *metav1.Status) {
+	if c.ContentType != string(types.MergePatchType) {
+		return nil, Status(http.StatusUnsupportedMediaType, metav1.StatusReasonUnsupportedMediaType, c.ContentType)
+	}
+	if uid := metadata(sent)["uid"]; uid != nil && uid != metadata(o.object)["uid"] {
+		return nil, conflict(c, "Precondition failed: UID in precondition")
+	}
+	next := clone(o.object)
+	merge(next, sent)
+	return s.store(k, c.Resource, "MODIFIED", next), nil
+}
+
+// apply is server-side apply with ownership by leaf.
+func (s *Server) apply(r *http.Request, c Call, o *stored, sent Object) (Object, *metav1.Status) {
+	manager, force := r.URL.Query().Get("fieldManager"), r.URL.Query().Get("force") == "true"
+	if manager == "" {
+		return nil, Status(http.StatusBadRequest, metav1.StatusReasonBadRequest, "fieldManager is required for apply patch")
+	}
+	if metadata(sent)["managedFields"] != nil {
+		return nil, Status(http.StatusBadRequest, metav1.StatusReasonBadRequest, "metadata.managedFields must be nil")
+	}
+	k := key(c.Resource, c.Namespace, c.Name)
+	wanted, current := map[string]any{}, map[string]any{}
+	leaves("", sent, wanted)
+	next, owners := Object{}, map[string]string{}
+	if o != nil {
+		next, owners = clone(o.object), maps.Clone(o.owners)
+		leaves("", o.object, current)
+	}
+	if causes := contested(manager, wanted, current, owners); len(causes) > 0 && !force {
+		st := conflict(c, fmt.Sprintf("Apply failed with %d conflicts", len(causes)))
+		st.Details = &metav1.StatusDetails{Name: c.Name, Kind: c.Resource, Causes: causes}
+		return nil, st
+	}
+	merge(next, sent)
+	for path := range wanted {
+		owners[path] = manager
+	}
+	after := map[string]any{}
+	leaves("", next, after)
+	if o != nil && same(current, after) {
+		return clone(o.object), nil
+	}
+	if r.URL.Query().Get("dryRun") != "" {
+		return next, nil
+	}
+	stored := s.store(k, c.Resource, "MODIFIED", next)
+	s.objects[k].owners = owners
+	return stored, nil
+}
+
+func contested(manager string, wanted, current map[string]any, owners map[string]string) []metav1.StatusCause {
+	var causes []metav1.StatusCause
+	for path, v := range wanted {
+		owner := owners[path]
+		if owner != "" && owner != manager && encoded(current[path]) != encoded(v) {
+			causes = append(causes, metav1.StatusCause{
+				Type: metav1.CauseTypeFieldManagerConflict, Field: path, Message: fmt.Sprintf("conflict with %q using v1", owner),
+			})
+		}
+	}
+	slices.SortFunc(causes, func(a, b metav1.StatusCause) int { return len(a.Field) - len(b.Field) })
+	return causes
+}
+
+func same(a, b map[string]any) bool { return encoded(a) == encoded(b) }
+
+func encoded(v any) string {
+	raw, err := json.Marshal(v)
+	if err != nil {
+		panic(err)
+	}
+	return string(raw)
+}
+
+// watch streams what happened after the given version.
+func (s *Server) watch(w http.ResponseWriter, r *http.Request, c Call) {
+	flusher, ok := w.(http.Flusher)
+	if !ok {
+		http.Error(w, "cannot stream", http.StatusInternalServerError)
+		return
+	}
+	from, err := strconv.Atoi(r.URL.Query().Get("resourceVersion"))
+	if err != nil {
+		writeStatus(w, Status(http.StatusBadRequest, metav1.StatusReasonBadRequest, "resourceVersion"))
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	flusher.Flush()
+	k := key(c.Resource, c.Namespace, c.Name)
+	for {
+		s.mu.Lock()
+		events, changed := append([]event(nil), s.events...), s.changed
+		s.mu.Unlock()
+		for _, e := range events {
+			if e.version <= from || e.resource != c.Resource || (c.Name != "" && e.key != k) {
+				continue
+			}
+			from = e.version
+			if json.NewEncoder(w).Encode(Object{"type": e.kind, "object": e.object}) != nil {
+				return
+			}
+		}
+		flusher.Flush()
+		select {
+		case <-changed:
+		case <-r.Context().Done():
+			return
+		}
+	}
+}
