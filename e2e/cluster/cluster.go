@@ -112,6 +112,10 @@ func newProvider(c Config, s *state) provider {
 // Provider is the provider's name.
 func (c *Cluster) Provider() string { return c.state.Provider }
 
+// ID is a short name of the cluster that everything it makes on this machine
+// has in its own name.
+func (c *Cluster) ID() string { return c.state.ID }
+
 // Kubeconfig is the path of the administrator's kubeconfig.
 func (c *Cluster) Kubeconfig() string { return c.state.Kubeconfig }
 

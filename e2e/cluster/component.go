@@ -14,6 +14,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // readyPoll is how often a component that starts is asked whether it is
@@ -76,7 +78,9 @@ func (l *local) start(program string, args ...string) error {
 		return fmt.Errorf("start %s: %w", name, err)
 	}
 	c := &component{name: name, log: logFile, done: make(chan struct{})}
-	l.started[name] = c
+	l.mu.Lock()
+	l.started = append(l.started, c)
+	l.mu.Unlock()
 	go func() {
 		c.err = cmd.Wait()
 		close(c.done)
@@ -89,14 +93,24 @@ func (l *local) start(program string, args ...string) error {
 	return l.state.save()
 }
 
+// failed returns an error if a component that this process started has ended.
+func (l *local) failed() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, c := range l.started {
+		if err := c.failed(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // await polls until ready, and gives up at once if a component has ended.
 func (l *local) await(ctx context.Context, within time.Duration, what string, ready func(context.Context) (bool, error)) error {
 	var last error
 	err := poll(ctx, within, readyPoll, what, func(ctx context.Context) (bool, error) {
-		for _, c := range l.started {
-			if err := c.failed(); err != nil {
-				return false, err
-			}
+		if err := l.failed(); err != nil {
+			return false, err
 		}
 		ok, err := ready(ctx)
 		if err != nil {
@@ -131,6 +145,15 @@ func (l *local) startStorage(ctx context.Context) error {
 		_, err := l.ctr(ctx, "version")
 		return err == nil, err
 	})
+}
+
+// startKubernetesAndLoad does both at once: the one waits for processors, the
+// other for the disk.
+func (l *local) startKubernetesAndLoad(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return l.startKubernetes(ctx) })
+	group.Go(func() error { return l.loadOwnImages(ctx) })
+	return group.Wait()
 }
 
 // startKubernetes starts the control plane and the node's agents.

@@ -49,10 +49,6 @@ type Config struct {
 	// Keep lets the cluster outlive the process that made it: a later Up in
 	// another directory does not take it for a leftover.
 	Keep bool
-	// Egress lets pods of the local provider reach what this machine reaches.
-	// It switches on forwarding and adds packet filter rules to the machine
-	// while the cluster lives. Without it pods reach this machine alone.
-	Egress bool
 	// KubeconfigFile is the kubeconfig of the provider existing.
 	KubeconfigFile string
 	// HostAddress is the address under which pods of an existing cluster

@@ -17,6 +17,7 @@
 // The local provider keeps everything apart from the machine: the components
 // run in a network namespace of the cluster's own, joined to the machine by
 // one virtual link, so that any number of clusters can run side by side and
-// no port or packet filter rule of the machine is touched. The one exception
-// is Config.Egress.
+// no port, route or packet filter rule of the machine is touched. Its pods
+// reach one another, Services and this machine, and nothing beyond. There is
+// no DNS for Services.
 package cluster

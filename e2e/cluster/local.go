@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/gofrs/flock"
@@ -39,10 +40,6 @@ type localState struct {
 	NetnsInode uint64 `json:"netnsInode"`
 	// Link is this machine's end of the virtual link.
 	Link string `json:"link"`
-	// Egress says that packet filter rules of this machine let pods out.
-	Egress bool `json:"egress"`
-	// ForwardingWasOff says that forwarding has to be switched off again.
-	ForwardingWasOff bool `json:"forwardingWasOff"`
 	// Processes are the components, in the order of their start.
 	Processes []process `json:"processes"`
 }
@@ -53,23 +50,23 @@ func (l *localState) nodeAddress() string { return fmt.Sprintf("10.244.%d.2", l.
 
 // local is the provider that runs one node on this machine.
 type local struct {
-	config  Config
-	state   *state
-	kube    string
-	etcd    string
-	pause   string
-	argo    string
-	started map[string]*component
+	config Config
+	state  *state
+	// Cache entries of the binaries.
+	kube, etcd, pause, argo string
+
+	mu      sync.Mutex
+	started []*component // guarded by mu
 }
 
 func newLocal(c Config, s *state) *local {
 	if s.Local == nil {
 		s.Local = &localState{
 			RunDir: filepath.Join(registryDir, s.ID), Cgroup: "aphex-" + s.ID,
-			Netns: "aphex-" + s.ID, Link: "aphex" + s.ID, Egress: c.Egress,
+			Netns: "aphex-" + s.ID, Link: "aphex" + s.ID,
 		}
 	}
-	return &local{config: c, state: s, started: map[string]*component{}}
+	return &local{config: c, state: s}
 }
 
 func (l *local) logf(format string, args ...any) { logf(l.config.Log, format, args...) }
@@ -95,8 +92,7 @@ func (l *local) up(ctx context.Context) error {
 		{"make the network", l.makeNetwork},
 		{"write keys and settings", l.writeSettings},
 		{"start containerd and etcd", l.startStorage},
-		{"start Kubernetes", l.startKubernetes},
-		{"load images", l.loadOwnImages},
+		{"start Kubernetes, load images", l.startKubernetesAndLoad},
 		{"install Argo Workflows", l.installArgo},
 	}
 	for _, step := range steps {

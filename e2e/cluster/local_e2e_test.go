@@ -2,6 +2,8 @@ package cluster_test
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"net"
 	"net/http"
@@ -69,7 +71,6 @@ spec:
 func TestLocal_RunsAWorkflowAndLeavesNothing(t *testing.T) {
 	need.Require(t, need.Cluster)
 	dir := filepath.Join(t.TempDir(), "cluster")
-	before := traces(t)
 	log := &testLog{t: t}
 	config := cluster.ConfigFromEnv(dir, log)
 	config.Provider = cluster.ProviderLocal
@@ -78,6 +79,7 @@ func TestLocal_RunsAWorkflowAndLeavesNothing(t *testing.T) {
 	c, err := cluster.Up(t.Context(), config)
 	require.NoError(t, err)
 	t.Logf("up: %s", time.Since(begun))
+	require.Contains(t, traces(t, dir), "kube-apiserver in "+dir)
 	t.Cleanup(func() {
 		if err := c.Down(context.WithoutCancel(t.Context())); err != nil {
 			t.Error(err)
@@ -92,7 +94,7 @@ func TestLocal_RunsAWorkflowAndLeavesNothing(t *testing.T) {
 	begun = time.Now()
 	require.NoError(t, attached.Down(t.Context()))
 	t.Logf("down: %s", time.Since(begun))
-	require.Equal(t, before, traces(t))
+	require.Empty(t, traces(t, dir))
 	require.FileExists(t, filepath.Join(c.Logs(), "kube-apiserver.log"))
 	require.NoDirExists(t, filepath.Join(dir, "containerd"))
 	_, err = cluster.Attach(dir, log)
@@ -143,28 +145,31 @@ func kubectl(t *testing.T, c *cluster.Cluster, input string, args ...string) str
 	return string(out)
 }
 
-// traces is what a cluster must not leave behind on the machine.
-type machineTraces struct {
-	mounts, links, namespaces, rules, forwarding, cgroups, processes string
-}
-
-// traces describes the machine as far as clusters could change it.
-func traces(t *testing.T) machineTraces {
+// traces returns everything on this machine that names the cluster whose
+// state directory is dir: mounts, network links and namespaces, packet filter
+// rules, control groups, files and processes.
+func traces(t *testing.T, dir string) string {
 	t.Helper()
-	run := func(script string) string {
-		out, err := exec.CommandContext(t.Context(), "sh", "-c", script).CombinedOutput()
-		require.NoError(t, err, "%s", out)
-		return string(out)
-	}
-	return machineTraces{
-		mounts:     run("grep -E 'overlay|kubelet|/run/netns/|containerd' /proc/self/mountinfo | awk '{print $5}' | sort"),
-		links:      run("ls /sys/class/net"),
-		namespaces: run("ls /run/netns 2>/dev/null; true"),
-		rules:      run("iptables-save 2>/dev/null | grep -v '^#'; true"),
-		forwarding: run("cat /proc/sys/net/ipv4/ip_forward"),
-		cgroups:    run("ls -d /sys/fs/cgroup/aphex-* /sys/fs/cgroup/*/aphex-* 2>/dev/null; true"),
-		processes:  run("ps -eo comm= | grep -E '^(etcd|kube|containerd|pause|workflow-contr)' | sort; true"),
-	}
+	sum := sha256.Sum256([]byte(dir))
+	id := hex.EncodeToString(sum[:4])
+	script := `
+grep -F -e "$id" -e "$dir" /proc/self/mountinfo
+ls /sys/class/net /run/netns | grep -F "$id"
+iptables-save | grep -F -e "$id"
+find /sys/fs/cgroup -maxdepth 2 -name "*$id*"
+find /run/aphex-cluster /var/lib/cni -name "*$id*"
+find /var/log/containers /run/containerd/s -lname "$dir*"
+for p in /proc/[0-9]*; do
+  grep -q "^State:.*zombie" $p/status && continue
+  [ "$(readlink $p/cwd)" = "$dir" ] && echo "$p $(cat $p/comm) in $dir"
+  grep -q -a -F -e "$id" -e "$dir" $p/cgroup && echo "$p $(cat $p/comm) in a control group"
+done
+true`
+	cmd := exec.CommandContext(t.Context(), "sh", "-c", script)
+	cmd.Env = append(os.Environ(), "id="+id, "dir="+dir)
+	out, err := cmd.Output()
+	require.NoError(t, err)
+	return string(out)
 }
 
 // testLog passes lines on to the test's log.
