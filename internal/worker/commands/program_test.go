@@ -1,0 +1,78 @@
+package commands_test
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/aphex-pipeline/aphex/internal/worker/commands"
+)
+
+func TestFirstProgram(t *testing.T) {
+	t.Parallel()
+	tests := []struct{ command, want string }{
+		{"npm ci", "npm"},
+		{"  npm ci\nyarn build", "npm"},
+		{"# comment\nset -eu\nnpm ci", "npm"},
+		{"NODE_ENV=production A=b npm ci", "npm"},
+		{"cd app && npm ci", "npm"},
+		{"npm ci | tee log", "npm"},
+		{"(cd app; go test ./...)", "go"},
+		{"{ mvn package; }", "mvn"},
+		{"time make", "make"},
+		{"! grep -q x y", "grep"},
+		{"make &\nwait", "make"},
+		{"if pytest; then echo ok; fi", "pytest"},
+		{"while curl x; do sleep 1; done", "curl"},
+		{"exec node main.js", "node"},
+		{"command go build", "go"},
+		{"\"python3\" -m build", "python3"},
+		{"'pnpm' i", "pnpm"},
+		{"export A=b; cargo build", "cargo"},
+		{"[ -f x ]; [[ -f y ]]; ((1)); printf '%s' x; bazel build //...", "bazel"},
+		{"/usr/bin/env FOO=1 x", "/usr/bin/env"},
+		{"env FOO=1 x", "env"},
+		{"f() { npm x; }; gcc y", "gcc"},
+
+		{"", ""},
+		{"echo hello", ""},
+		{"./gradlew build", ""},
+		{"node_modules/.bin/tsc", ""},
+		{"$TOOL build", ""},
+		{"\"$TOOL\" build", ""},
+		{"~/bin/x", ""},
+		{"export PATH=$HOME/bin:$PATH; mytool", ""},
+		{"PATH=x mytool", ""},
+		{". ./env.sh; mytool", ""},
+		{"source nvm.sh\nnvm use\nnode x", ""},
+		{"eval \"$(direnv hook)\"; x", ""},
+		{"f() { npm x; }; f", ""},
+		{"command -v pnpm || npm i -g pnpm", ""},
+		{"[ -f x ] || npm i", ""},
+		{"if [ -f x ]; then npm ci; fi; make", ""},
+		{"for i in a b; do npm ci; done", ""},
+		{"case x in x) npm;; esac", ""},
+		{"exit 0; npm ci", ""},
+		{"npm 'unclosed", ""},
+		{"if true; then", ""},
+	}
+	for _, test := range tests {
+		t.Run(test.command, func(t *testing.T) {
+			t.Parallel()
+			got, ok := commands.FirstProgram(test.command)
+			require.Equal(t, test.want, got)
+			require.Equal(t, test.want != "", ok)
+		})
+	}
+}
+
+// Whatever the text, there is an answer.
+func FuzzFirstProgram(f *testing.F) {
+	for _, seed := range []string{"a && b", "f() { x; }; f", "if a; then b; fi", "$(a) `b` ${c}", "x=(1 2); [[ a =~ b ]]", "coproc x"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, command string) {
+		name, ok := commands.FirstProgram(command)
+		require.Equal(t, ok, name != "")
+	})
+}
