@@ -1,0 +1,180 @@
+package images
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+
+	"github.com/aphex-pipeline/aphex/e2e/toolcache"
+)
+
+// The names of the images.
+const (
+	PluginTag = "aphex/plugin:dev"
+	WorkerTag = "aphex/worker:dev"
+)
+
+// Config says what to build and where to keep it.
+type Config struct {
+	// Root is the root of the checkout. Required.
+	Root string
+	// CacheDir keeps results. Empty means images below $APHEX_CACHE, else below
+	// .cache/aphex in the home directory.
+	CacheDir string
+	// Log receives a line about each slow step and the output of builds. Nil
+	// discards it.
+	Log io.Writer
+}
+
+// Image is a built image.
+type Image struct {
+	// Tag is its name, such as "aphex/worker:dev".
+	Tag string
+	// Tar is the path of the image in the layout of docker save. It may be
+	// replaced by a later Build, so it is loaded at once.
+	Tar string
+}
+
+// Images are the images of one checkout.
+type Images struct {
+	Plugin, Worker Image
+}
+
+// Build returns both images of the checkout as it is on disk, built where
+// needed. Several processes may build at once; they wait for one another.
+func Build(ctx context.Context, config Config) (Images, error) {
+	b, err := newBuilder(ctx, config)
+	if err != nil {
+		return Images{}, err
+	}
+	worker, err := b.worker(ctx)
+	if err != nil {
+		return Images{}, err
+	}
+	plugin, err := b.plugin(ctx)
+	if err != nil {
+		return Images{}, err
+	}
+	return Images{Plugin: plugin, Worker: worker}, nil
+}
+
+// builder builds images with one engine.
+type builder struct {
+	config Config
+	engine engine
+	cache  *toolcache.Cache
+}
+
+// engine turns Dockerfiles into tars.
+type engine interface {
+	// base returns the recipe of the base image, nil if the engine pulls it.
+	base() *toolcache.Recipe
+	// build writes the image to out. base is the tar of the base image, empty
+	// if there is no recipe for one.
+	build(ctx context.Context, d dockerfile, base, out string, log io.Writer) error
+	// name tells engines apart in hashes.
+	name() string
+}
+
+// dockerfile is one build.
+type dockerfile struct {
+	path, context string
+	target        string // stage to stop at, empty for the last
+	tag           string
+}
+
+func newBuilder(ctx context.Context, config Config) (*builder, error) {
+	if config.Log == nil {
+		config.Log = io.Discard
+	}
+	if config.CacheDir == "" {
+		root := os.Getenv("APHEX_CACHE")
+		if root == "" {
+			home, err := os.UserHomeDir()
+			if err != nil {
+				return nil, fmt.Errorf("find the cache directory: %w; set APHEX_CACHE", err)
+			}
+			root = filepath.Join(home, ".cache", "aphex")
+		}
+		config.CacheDir = filepath.Join(root, "images")
+	}
+	engine, err := findEngine(ctx, config.Log)
+	if err != nil {
+		return nil, err
+	}
+	return &builder{config: config, engine: engine, cache: toolcache.New(config.CacheDir, config.Log)}, nil
+}
+
+// worker builds the worker image.
+func (b *builder) worker(ctx context.Context) (Image, error) {
+	tar, err := b.fromDockerfile(ctx, "worker", "", WorkerTag)
+	return Image{Tag: WorkerTag, Tar: tar}, err
+}
+
+// plugin builds the plugin image: the binary of the checkout on the cached
+// stage "base" of its Dockerfile.
+func (b *builder) plugin(ctx context.Context) (Image, error) {
+	base, err := b.fromDockerfile(ctx, "plugin", "base", PluginTag)
+	if err != nil {
+		return Image{}, err
+	}
+	work, err := os.MkdirTemp("", "aphex-images-")
+	if err != nil {
+		return Image{}, err
+	}
+	defer func() { _ = os.RemoveAll(work) }()
+	binary := filepath.Join(work, "aphex")
+	if err := buildBinary(ctx, b.config.Root, binary); err != nil {
+		return Image{}, err
+	}
+	tar, err := addBinary(base, binary, filepath.Join(b.config.CacheDir, "plugin"))
+	return Image{Tag: PluginTag, Tar: tar}, err
+}
+
+// fromDockerfile returns the tar of a Dockerfile's stage, from the cache if
+// nothing that decides it has changed.
+func (b *builder) fromDockerfile(ctx context.Context, name, target, tag string) (string, error) {
+	base, baseKey := "", ""
+	if recipe := b.engine.base(); recipe != nil {
+		dir, err := b.cache.Get(ctx, *recipe)
+		if err != nil {
+			return "", fmt.Errorf("base image: %w", err)
+		}
+		base = filepath.Join(dir, imageFile)
+		if baseKey, err = toolcache.Key(*recipe); err != nil {
+			return "", err
+		}
+	}
+	dir, err := b.cache.Get(ctx, toolcache.Recipe{
+		Name:   name + " image",
+		Module: os.DirFS(filepath.Join(b.config.Root, "images", name)),
+		Inputs: []string{b.engine.name(), runtime.GOARCH, target, baseKey},
+		Build: func(ctx context.Context, module, out string, log io.Writer) error {
+			raw := filepath.Join(out, "raw.tar")
+			d := dockerfile{path: filepath.Join(module, "Dockerfile"), context: module, target: target, tag: tag}
+			if err := b.engine.build(ctx, d, base, raw, log); err != nil {
+				return err
+			}
+			return pack(raw, filepath.Join(out, imageFile), tag)
+		},
+	})
+	if err != nil {
+		return "", fmt.Errorf("%s image: %w", name, err)
+	}
+	return filepath.Join(dir, imageFile), nil
+}
+
+// imageFile is the name of an image within its entry of the cache.
+const imageFile = "image.tar"
+
+// buildBinary builds the static binary of the checkout.
+func buildBinary(ctx context.Context, root, out string) error {
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", out, "./cmd/aphex")
+	cmd.Dir = root
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux")
+	return runCommand(cmd, nil)
+}
