@@ -48,7 +48,8 @@ func mutate(t *rapid.T, dir, label string) {
 		case 6:
 			_ = root.RemoveAll(path.Join(".git", rapid.SampledFrom([]string{".", "index", "HEAD", "objects"}).Draw(t, "git")))
 		case 7:
-			_ = root.WriteFile(".git/config", []byte("[core]\nfsmonitor = evil\n"), 0o600)
+			_ = root.MkdirAll(".git/hooks", 0o755)
+			_ = root.WriteFile(path.Join(".git", rapid.SampledFrom([]string{"config", "hooks/post-checkout"}).Draw(t, "git")), []byte("evil"), 0o755)
 		default:
 			_ = root.MkdirAll(path.Dir(name), 0o755)
 			_ = root.WriteFile(name, rapid.SliceOfN(rapid.Byte(), 0, 300).Draw(t, "content"), 0o644)
@@ -68,6 +69,7 @@ func TestReset_GivesExactlyCommitPlusSnapshot(t *testing.T) {
 	require.NoError(t, fresh.ws.Prepare(t.Context(), src, io.Discard))
 	rapid.Check(t, func(rt *rapid.T) {
 		require.NoError(rt, p.ws.Materialize(t.Context(), io.Discard))
+		repository := describe(rt, p.source(".git"))
 		mutate(rt, p.source(), "build")
 		_, err := p.ws.Snapshot(t.Context(), key, io.Discard)
 		require.NoError(rt, err)
@@ -81,7 +83,7 @@ func TestReset_GivesExactlyCommitPlusSnapshot(t *testing.T) {
 		}
 		require.NoError(rt, ws.Reset(t.Context(), key, io.Discard))
 		require.Equal(rt, want, describe(rt, p.source()))
-		require.Equal(rt, src.Commit, gitOutput(t, p.source(), "rev-parse", "HEAD"))
+		require.Equal(rt, repository, describe(rt, p.source(".git")))
 
 		if rapid.IntRange(0, 3).Draw(rt, "fresh pod") > 0 {
 			return // the others are enough and take half the time
@@ -89,6 +91,7 @@ func TestReset_GivesExactlyCommitPlusSnapshot(t *testing.T) {
 		emptyPod(rt, fresh)
 		require.NoError(rt, fresh.ws.Reset(t.Context(), key, io.Discard))
 		require.Equal(rt, want, describe(rt, fresh.source()))
+		require.Equal(rt, src.Commit, gitOutput(t, fresh.source(), "rev-parse", "HEAD"))
 		mutate(rt, fresh.source(), "fresh")
 		require.NoError(rt, fresh.ws.Reset(t.Context(), key, io.Discard))
 		require.Equal(rt, want, describe(rt, fresh.source()))
