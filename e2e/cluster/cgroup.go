@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -44,6 +45,9 @@ func (l *local) makeCgroups(context.Context) error {
 		return err
 	}
 	for _, root := range roots {
+		if err := delegate(root); err != nil {
+			return err
+		}
 		dir := filepath.Join(root, l.state.Local.Cgroup)
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return err
@@ -53,6 +57,33 @@ func (l *local) makeCgroups(context.Context) error {
 			if err := inherit(filepath.Join(root, file), filepath.Join(dir, file)); err != nil {
 				return err
 			}
+		}
+	}
+	return nil
+}
+
+// delegate hands the controllers of a v2 hierarchy down to the groups below
+// its root, which the kubelet expects of the group that it is given. With v1
+// nothing is to be done.
+func delegate(root string) error {
+	available, err := os.ReadFile(filepath.Join(root, "cgroup.controllers"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	control := filepath.Join(root, "cgroup.subtree_control")
+	enabled, err := os.ReadFile(control)
+	if err != nil {
+		return err
+	}
+	for _, controller := range strings.Fields(string(available)) {
+		if slices.Contains(strings.Fields(string(enabled)), controller) {
+			continue
+		}
+		if err := os.WriteFile(control, []byte("+"+controller), 0o644); err != nil {
+			return fmt.Errorf("enable control group controller %s below %s: %w; in a container, start it with the host's control groups (--cgroupns=host)", controller, root, err)
 		}
 	}
 	return nil

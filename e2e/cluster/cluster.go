@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/gofrs/flock"
@@ -55,9 +56,6 @@ func Up(ctx context.Context, config Config) (*Cluster, error) {
 		return nil, err
 	}
 	if c.Provider, err = choose(ctx, c, thisMachine{}); err != nil {
-		return nil, err
-	}
-	if err := os.MkdirAll(c.Dir, 0o755); err != nil {
 		return nil, err
 	}
 	unlock, err := lockDir(c.Dir)
@@ -167,7 +165,10 @@ func logf(log io.Writer, format string, args ...any) { _, _ = fmt.Fprintf(log, f
 
 // lockDir keeps two processes from changing one state directory at a time.
 func lockDir(dir string) (func(), error) {
-	lock := flock.New(dir + ".lock")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, err
+	}
+	lock := flock.New(filepath.Join(dir, "lock"))
 	held, err := lock.TryLock()
 	if err != nil {
 		return nil, err
@@ -175,10 +176,23 @@ func lockDir(dir string) (func(), error) {
 	if !held {
 		return nil, fmt.Errorf("state directory %s is in use: another process is starting or stopping its cluster; wait for it or use another directory", dir)
 	}
-	return func() {
-		_ = os.Remove(dir + ".lock")
-		_ = lock.Unlock()
-	}, nil
+	return func() { _ = lock.Unlock() }, nil
+}
+
+// lockMachine takes the lock on what local clusters share: the registry and
+// the choice of networks. Without root there are no local clusters.
+func lockMachine(ctx context.Context) (func(), error) {
+	if os.Geteuid() != 0 {
+		return func() {}, nil
+	}
+	if err := os.MkdirAll(registryDir, 0o755); err != nil {
+		return nil, err
+	}
+	lock := flock.New(filepath.Join(registryDir, "lock"))
+	if _, err := lock.TryLockContext(ctx, 50*time.Millisecond); err != nil {
+		return nil, fmt.Errorf("lock %s: %w", registryDir, err)
+	}
+	return func() { _ = lock.Unlock() }, nil
 }
 
 // removeLeftovers takes down the cluster that the state directory still
@@ -186,6 +200,11 @@ func lockDir(dir string) (func(), error) {
 func removeLeftovers(ctx context.Context, c Config) error {
 	ctx, cancel := context.WithTimeout(ctx, downTimeout)
 	defer cancel()
+	unlock, err := lockMachine(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	all, err := registered()
 	if err != nil {
 		return err

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 )
 
@@ -18,8 +19,11 @@ type existing struct {
 // existingState is what the provider made in the cluster, so that it removes
 // nothing else.
 type existingState struct {
-	// Installed says that Argo's controller was installed.
+	// Installed says that Argo was installed: controller, roles and custom
+	// resource definitions.
 	Installed bool `json:"installed"`
+	// MadeControllerNamespace says that the controller's namespace was made.
+	MadeControllerNamespace bool `json:"madeControllerNamespace"`
 	// MadeNamespace says that the tenant namespace was made.
 	MadeNamespace bool `json:"madeNamespace"`
 	// LoadCommand is Config.LoadCommand.
@@ -51,10 +55,7 @@ func (e *existing) up(ctx context.Context) error {
 	if err := writeFile(e.state.Kubeconfig, kubeconfig, 0o600); err != nil {
 		return err
 	}
-	if e.state.Existing.MadeNamespace, err = e.missing(ctx, "namespace", e.state.Namespace); err != nil {
-		return err
-	}
-	if e.state.Existing.Installed, err = e.missing(ctx, "deployment", "workflow-controller", "--namespace", ControllerNamespace); err != nil {
+	if err := e.look(ctx); err != nil {
 		return err
 	}
 	if err := e.state.save(); err != nil {
@@ -64,6 +65,33 @@ func (e *existing) up(ctx context.Context) error {
 		return e.state.installController(ctx, argo)
 	}
 	return e.adopt(ctx)
+}
+
+// look finds out what is to be made and what is there.
+func (e *existing) look(ctx context.Context) error {
+	made := e.state.Existing
+	var definitions bool
+	for _, question := range []struct {
+		answer *bool
+		args   []string
+	}{
+		{&made.MadeNamespace, []string{"namespace", e.state.Namespace}},
+		{&made.MadeControllerNamespace, []string{"namespace", ControllerNamespace}},
+		{&made.Installed, []string{"deployment", "workflow-controller", "--namespace", ControllerNamespace}},
+		{&definitions, []string{"customresourcedefinition", "workflows.argoproj.io"}},
+	} {
+		found, err := e.state.kubectl(ctx, nil, append([]string{"get", "--ignore-not-found", "-o", "name"}, question.args...)...)
+		if err != nil {
+			return err
+		}
+		*question.answer = strings.TrimSpace(found) == ""
+	}
+	if made.Installed && !definitions {
+		made.Installed, made.MadeControllerNamespace, made.MadeNamespace = false, false, false
+		return fmt.Errorf("the cluster has Argo's custom resource definitions but no deployment workflow-controller in namespace %s, "+
+			"so another installation may be using them: remove it, or use a cluster without Argo", ControllerNamespace)
+	}
+	return nil
 }
 
 // adopt checks that the controller that is there runs plugins.
@@ -101,12 +129,6 @@ func pluginsEnabled(container object) bool {
 	return false
 }
 
-// missing reports whether an object is not in the cluster.
-func (e *existing) missing(ctx context.Context, args ...string) (bool, error) {
-	found, err := e.state.kubectl(ctx, nil, append([]string{"get", "--ignore-not-found", "-o", "name"}, args...)...)
-	return strings.TrimSpace(found) == "", err
-}
-
 func (e *existing) load(ctx context.Context, tarFile string) error {
 	if e.state.Existing.LoadCommand == "" {
 		return errors.New("an existing cluster needs a command that makes an image archive known to it: set APHEX_LOAD_IMAGE, for example to 'crane push \"$1\" registry.example/name'")
@@ -133,6 +155,7 @@ func (e *existing) down(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		objects = slices.DeleteFunc(objects, func(o object) bool { return o["kind"] == "Namespace" && !made.MadeControllerNamespace })
 		data, err := json.Marshal(object{"apiVersion": "v1", "kind": "List", "items": objects})
 		if err != nil {
 			return err
@@ -143,5 +166,5 @@ func (e *existing) down(ctx context.Context) error {
 	if err := errors.Join(problems...); err != nil {
 		return err
 	}
-	return errors.Join(os.Remove(e.state.Kubeconfig), e.state.forget())
+	return errors.Join(os.RemoveAll(e.state.Kubeconfig), e.state.forget())
 }

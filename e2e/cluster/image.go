@@ -10,7 +10,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"regexp"
 	"runtime"
 	"strings"
 	"time"
@@ -165,10 +164,6 @@ type ociIndex struct {
 	} `json:"manifests"`
 }
 
-// fullName matches image names with a registry in front, as containerd wants
-// them.
-var fullName = regexp.MustCompile(`^([a-zA-Z0-9-]+\.[a-zA-Z0-9.-]+|localhost)(:[0-9]+)?/`) //nolint:gochecknoglobals // compiled once, never changed
-
 // indexName returns the name for containerd to import an OCI archive under,
 // or "" for a docker archive, which holds the names of its images itself.
 func indexName(tarFile string) (string, error) {
@@ -209,15 +204,12 @@ func indexName(tarFile string) (string, error) {
 
 // canonical returns reference in full: registry, path, tag.
 func canonical(reference string) (string, error) {
-	if !fullName.MatchString(reference) {
-		if !strings.Contains(reference, "/") {
-			reference = "library/" + reference
-		}
-		reference = "docker.io/" + reference
+	if strings.HasPrefix(reference, "localhost/") {
+		return reference, nil
 	}
 	tag, err := name.NewTag(reference)
 	if err != nil {
 		return "", err
 	}
-	return strings.Replace(tag.Name(), "index.docker.io/", "docker.io/", 1), nil
+	return strings.Replace(tag.Name(), name.DefaultRegistry+"/", "docker.io/", 1), nil
 }

@@ -44,6 +44,7 @@ func TestIndexName_OfArchives(t *testing.T) {
 		{"short name", map[string]string{"index.json": `{"manifests":[{"annotations":{"org.opencontainers.image.ref.name":"aphex/worker:dev"}}]}`}, "docker.io/aphex/worker:dev", ""},
 		{"name with registry", map[string]string{"./index.json": `{"manifests":[{"annotations":{"org.opencontainers.image.ref.name":"quay.io/a/b:1"}}]}`}, "quay.io/a/b:1", ""},
 		{"one word", map[string]string{"index.json": `{"manifests":[{"annotations":{"io.containerd.image.name":"busybox:1"}}]}`}, "docker.io/library/busybox:1", ""},
+		{"built by buildah", map[string]string{"index.json": `{"manifests":[{"annotations":{"org.opencontainers.image.ref.name":"localhost/w:dev"}}]}`}, "localhost/w:dev", ""},
 		{"a tag alone", map[string]string{"index.json": `{"manifests":[{"annotations":{"org.opencontainers.image.ref.name":"latest"}}]}`}, "", "names no image"},
 		{"neither", map[string]string{"x": ""}, "", "neither a docker archive"},
 		{"no json", map[string]string{"index.json": "<"}, "", "index.json"},

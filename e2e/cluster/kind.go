@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"os/exec"
@@ -62,17 +63,18 @@ func (k *kind) load(ctx context.Context, tarFile string) error {
 }
 
 func (k *kind) down(ctx context.Context) error {
+	if _, err := os.Stat(k.state.path(stateFile)); errors.Is(err, fs.ErrNotExist) {
+		return nil // nothing was made
+	}
 	clusters, err := output(ctx, nil, "kind", "get", "clusters")
 	if err != nil {
 		return err
 	}
 	if slices.Contains(strings.Fields(clusters), k.name()) {
-		var problems []error
 		if _, err := output(ctx, nil, "kind", "export", "logs", "--name", k.name(), k.state.logs()); err != nil {
 			logf(k.config.Log, "cluster %s: its logs could not be saved: %v", k.state.ID, err)
 		}
-		_, err := output(ctx, nil, "kind", "delete", "cluster", "--name", k.name(), "--kubeconfig", k.state.Kubeconfig)
-		if err := errors.Join(append(problems, err)...); err != nil {
+		if _, err := output(ctx, nil, "kind", "delete", "cluster", "--name", k.name(), "--kubeconfig", k.state.Kubeconfig); err != nil {
 			return err
 		}
 	}

@@ -10,8 +10,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/gofrs/flock"
-
 	"github.com/aphex-pipeline/aphex/e2e/toolcache"
 )
 
@@ -47,6 +45,11 @@ type localState struct {
 func (l *localState) network() string     { return fmt.Sprintf("10.244.%d.0/24", l.Index) }
 func (l *localState) hostAddress() string { return fmt.Sprintf("10.244.%d.1", l.Index) }
 func (l *localState) nodeAddress() string { return fmt.Sprintf("10.244.%d.2", l.Index) }
+
+// nodeHardwareAddress is the fixed link address of the node. Without one a
+// bridge takes the lowest address of its ports, which changes as pods come
+// and go, and its neighbours lose it for seconds.
+func (l *localState) nodeHardwareAddress() string { return fmt.Sprintf("0a:58:0a:f4:%02x:02", l.Index) }
 
 // local is the provider that runs one node on this machine.
 type local struct {
@@ -143,14 +146,11 @@ func openCache(ctx context.Context, c Config) (*toolcache.Tools, *toolcache.Cach
 // claim chooses a pod network that nobody on this machine uses and writes the
 // claim down, under a lock of the whole machine.
 func (l *local) claim(ctx context.Context) error {
-	if err := os.MkdirAll(registryDir, 0o755); err != nil {
+	unlock, err := lockMachine(ctx)
+	if err != nil {
 		return err
 	}
-	lock := flock.New(filepath.Join(registryDir, "lock"))
-	if _, err := lock.TryLockContext(ctx, 50*time.Millisecond); err != nil {
-		return err
-	}
-	defer func() { _ = lock.Unlock() }()
+	defer unlock()
 	others, err := registered()
 	if err != nil {
 		return err

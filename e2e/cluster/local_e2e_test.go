@@ -1,6 +1,8 @@
 package cluster_test
 
 import (
+	"archive/tar"
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -10,10 +12,16 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/layout"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/static"
+	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/stretchr/testify/require"
 
 	"github.com/aphex-pipeline/aphex/e2e/cluster"
@@ -87,6 +95,11 @@ func TestLocal_RunsAWorkflowAndLeavesNothing(t *testing.T) {
 	})
 	t.Run("a container step succeeds", func(t *testing.T) { runStep(t, c) })
 	t.Run("pods get tokens for an audience", func(t *testing.T) { runTokenPod(t, c) })
+	t.Run("services have addresses", func(t *testing.T) { reachService(t, c) })
+	t.Run("archives of both kinds are loaded", func(t *testing.T) { loadOCI(t, c) })
+	t.Run("provider kind", func(t *testing.T) { asKind(t, c) })
+	t.Run("provider existing", func(t *testing.T) { asExisting(t, c) })
+	t.Run("provider existing, without Argo", func(t *testing.T) { asExistingWithoutArgo(t, c) })
 
 	attached, err := cluster.Attach(dir, log)
 	require.NoError(t, err)
@@ -119,6 +132,65 @@ func runTokenPod(t *testing.T, c *cluster.Cluster) {
 	issuer := kubectl(t, c, "", "get", "--raw", "/.well-known/openid-configuration")
 	require.Contains(t, issuer, "https://kubernetes.default.svc")
 	require.Contains(t, kubectl(t, c, "", "get", "--raw", "/openid/v1/jwks"), `"RS256"`)
+}
+
+// reachService has a pod fetch from a Service whose endpoint is a server of
+// this machine.
+func reachService(t *testing.T, c *cluster.Cluster) {
+	host, port, err := net.SplitHostPort(strings.TrimPrefix(strings.TrimSuffix(serveHost(t, c), "/greeting"), "http://"))
+	require.NoError(t, err)
+	kubectl(t, c, fmt.Sprintf(`
+apiVersion: v1
+kind: Service
+metadata: {name: machine}
+spec: {clusterIP: 10.96.7.7, ports: [{port: 80}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: machine, labels: {kubernetes.io/service-name: machine}}
+addressType: IPv4
+ports: [{name: "", port: %s}]
+endpoints: [{addresses: [%s]}]
+`, port, host), "apply", "-f", "-")
+	kubectl(t, c, strings.Replace(fmt.Sprintf(stepWorkflow, "http://10.96.7.7/greeting", cluster.ExecutorImage), "name: step", "name: service", 1), "create", "-f", "-")
+	kubectl(t, c, "", "wait", "workflow/service", "--for=condition=Completed", "--timeout=60s")
+	require.Equal(t, "Succeeded", kubectl(t, c, "", "get", "workflow", "service", "-o", "jsonpath={.status.phase}"))
+}
+
+// loadOCI loads an image from an OCI archive and runs it.
+func loadOCI(t *testing.T, c *cluster.Cluster) {
+	dir := t.TempDir()
+	program, err := os.ReadFile(filepath.Join(filepath.Dir(c.Tools().Argo), "argoexec"))
+	require.NoError(t, err)
+	var files bytes.Buffer
+	writer := tar.NewWriter(&files)
+	require.NoError(t, writer.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: "argoexec", Mode: 0o755, Size: int64(len(program))}))
+	_, err = writer.Write(program)
+	require.NoError(t, err)
+	require.NoError(t, writer.Close())
+	layer := static.NewLayer(files.Bytes(), types.OCIUncompressedLayer)
+	image, err := mutate.AppendLayers(mutate.MediaType(empty.Image, types.OCIManifestSchema1), layer)
+	require.NoError(t, err)
+	config, err := image.ConfigFile()
+	require.NoError(t, err)
+	config = config.DeepCopy()
+	config.OS, config.Architecture = "linux", runtime.GOARCH
+	image, err = mutate.ConfigFile(image, config)
+	require.NoError(t, err)
+	index, err := layout.Write(dir, empty.Index)
+	require.NoError(t, err)
+	require.NoError(t, index.AppendImage(image, layout.WithAnnotations(map[string]string{"org.opencontainers.image.ref.name": "test/oci:dev"})))
+	archive := filepath.Join(t.TempDir(), "oci.tar")
+	out, err := exec.CommandContext(t.Context(), "tar", "-C", dir, "-cf", archive, ".").CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	require.NoError(t, c.LoadImage(t.Context(), archive))
+	kubectl(t, c, `
+apiVersion: v1
+kind: Pod
+metadata: {name: oci}
+spec: {restartPolicy: Never, containers: [{name: main, image: "test/oci:dev", command: [/argoexec, version]}]}
+`, "apply", "-f", "-")
+	kubectl(t, c, "", "wait", "pod/oci", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=60s")
 }
 
 // serveHost starts a server of this machine for pods and returns its URL.

@@ -27,7 +27,7 @@ func (l *local) down(ctx context.Context) error {
 	if l.state.ID == "" || l.state.Local.Netns == "" {
 		return errors.New("the description of the cluster is incomplete")
 	}
-	return errors.Join(
+	if err := errors.Join(
 		l.stopProcesses(ctx),
 		l.removeShimSockets(),
 		unmountBelow(l.state.Dir, l.state.Local.RunDir),
@@ -35,7 +35,10 @@ func (l *local) down(ctx context.Context) error {
 		l.removeCgroups(ctx),
 		l.removeFiles(),
 		l.verifyGone(),
-	)
+	); err != nil {
+		return err
+	}
+	return l.state.forget()
 }
 
 // stopProcesses ends the components, then everything that is still in the
@@ -50,9 +53,9 @@ func (l *local) stopProcesses(ctx context.Context) error {
 	if boot != l.state.BootID {
 		return nil
 	}
-	// Kubernetes first, so that nothing starts what is being stopped. Nothing
-	// of the cluster's data is kept, so nobody needs time to save anything.
-	if err := stop(ctx, l.state.Local.Processes, time.Second); err != nil {
+	// Kubernetes first, so that nothing starts what is being stopped. None of
+	// the cluster's data is kept, so nobody needs time to save anything.
+	if err := stop(ctx, l.state.Local.Processes); err != nil {
 		return err
 	}
 	return poll(ctx, 20*time.Second, processPoll, "the end of pods", func(ctx context.Context) (bool, error) {
@@ -60,7 +63,7 @@ func (l *local) stopProcesses(ctx context.Context) error {
 		if err != nil || len(left) == 0 {
 			return err == nil, err
 		}
-		return false, stop(ctx, left, 0)
+		return false, stop(ctx, left)
 	})
 }
 
@@ -101,8 +104,8 @@ func (l *local) removeShimSockets() error {
 	return errors.Join(problems...)
 }
 
-// removeFiles removes the cluster's files, its logs excepted, and at last its
-// description. Nothing is removed below a mount.
+// removeFiles removes the cluster's files, except its logs and description.
+// Nothing is removed below a mount.
 func (l *local) removeFiles() error {
 	mounts, err := mountsBelow(l.state.Dir, l.state.Local.RunDir)
 	if err != nil {
@@ -116,10 +119,7 @@ func (l *local) removeFiles() error {
 		problems = append(problems, os.RemoveAll(l.state.path(name)))
 	}
 	problems = append(problems, os.RemoveAll(l.state.Local.RunDir), l.removeStrayFiles())
-	if err := errors.Join(problems...); err != nil {
-		return err
-	}
-	return l.state.forget()
+	return errors.Join(problems...)
 }
 
 // removeStrayFiles removes links to the logs of the cluster's pods and the

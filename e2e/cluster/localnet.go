@@ -43,7 +43,7 @@ func (l *local) makeNetwork(ctx context.Context) error {
 	in := func(args ...string) []string { return append(l.inNetns(), args...) }
 	return commands(ctx,
 		in("ip", "link", "set", "lo", "up"),
-		in("ip", "link", "add", podLink, "type", "bridge"),
+		in("ip", "link", "add", podLink, "address", s.nodeHardwareAddress(), "type", "bridge"),
 		in("ip", "address", "add", s.nodeAddress()+"/24", "dev", podLink),
 		in("ip", "link", "set", podLink, "up"),
 		in("ip", "link", "set", inside, "master", podLink),

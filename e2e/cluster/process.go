@@ -15,6 +15,11 @@ import (
 // processPoll is how often waiting for the end of processes looks again.
 const processPoll = 20 * time.Millisecond
 
+// killWait bounds the wait for killed processes: the kernel ends a process
+// only once it leaves a call that cannot be interrupted, such as one to a
+// busy disk.
+const killWait = 15 * time.Second
+
 // process identifies one process beyond the life of its number: numbers are
 // used again, the pair of number and start time is not within one boot.
 type process struct {
@@ -62,31 +67,23 @@ func (p process) signal(sig unix.Signal) error {
 	return nil
 }
 
-// stop ends the processes: SIGTERM, up to grace, SIGKILL. On return without
-// an error none of them lives.
-func stop(ctx context.Context, processes []process, grace time.Duration) error {
-	for _, step := range []struct {
-		signal unix.Signal
-		wait   time.Duration
-	}{{unix.SIGTERM, grace}, {unix.SIGKILL, 10 * time.Second}} {
-		var problems []error
-		for _, p := range processes {
-			problems = append(problems, p.signal(step.signal))
-		}
-		if err := errors.Join(problems...); err != nil {
-			return err
-		}
-		err := poll(ctx, step.wait, processPoll, "the end of processes", func(context.Context) (bool, error) {
-			return len(living(processes)) == 0, nil
-		})
-		if err == nil {
-			return nil
-		}
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
+// stop ends the processes with SIGKILL and waits for their end. On return
+// without an error none of them lives.
+func stop(ctx context.Context, processes []process) error {
+	var problems []error
+	for _, p := range processes {
+		problems = append(problems, p.signal(unix.SIGKILL))
 	}
-	return fmt.Errorf("processes survived SIGKILL: %s", describe(living(processes)))
+	if err := errors.Join(problems...); err != nil {
+		return err
+	}
+	err := poll(ctx, killWait, processPoll, "the end of processes", func(context.Context) (bool, error) {
+		return len(living(processes)) == 0, nil
+	})
+	if err != nil {
+		return fmt.Errorf("%w: still there: %s", err, describe(living(processes)))
+	}
+	return nil
 }
 
 // living returns those of the processes that are alive.

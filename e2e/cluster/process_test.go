@@ -35,9 +35,9 @@ func TestSignal_NeverReachesAnotherProcessWithTheNumber(t *testing.T) {
 	stale.Start--
 	require.False(t, stale.alive())
 	require.NoError(t, stale.signal(unix.SIGKILL))
-	require.NoError(t, stop(t.Context(), []process{stale}, time.Second))
+	require.NoError(t, stop(t.Context(), []process{stale}))
 	require.True(t, p.alive(), "a process was killed by the number of another one")
-	require.NoError(t, stop(t.Context(), []process{p}, time.Second))
+	require.NoError(t, stop(t.Context(), []process{p}))
 	require.False(t, p.alive())
 }
 
@@ -45,7 +45,7 @@ func TestStop_KillsWhatIgnoresSIGTERM(t *testing.T) {
 	t.Parallel()
 	stubborn, _ := sleeper(t, "trap '' TERM;")
 	polite, _ := sleeper(t, "")
-	require.NoError(t, stop(t.Context(), []process{stubborn, polite}, 300*time.Millisecond))
+	require.NoError(t, stop(t.Context(), []process{stubborn, polite}))
 	require.Empty(t, living([]process{stubborn, polite}))
 }
 
@@ -69,7 +69,7 @@ func TestIdentify_NamesWithParenthesesAndBlanks(t *testing.T) {
 	p, err := identify("odd", cmd.Process.Pid)
 	require.NoError(t, err)
 	require.True(t, p.alive())
-	require.NoError(t, stop(t.Context(), []process{p}, time.Second))
+	require.NoError(t, stop(t.Context(), []process{p}))
 	_ = cmd.Wait()
 	own, err := identify("test", os.Getpid())
 	require.NoError(t, err)

@@ -67,8 +67,14 @@ func (s *state) path(elem ...string) string {
 }
 
 // orphaned reports whether the process that made the cluster is gone although
-// the cluster was to end with it.
-func (s *state) orphaned() bool { return !s.Keep && !s.Owner.alive() }
+// the cluster was to end with it, or the machine was started anew since.
+func (s *state) orphaned() bool {
+	boot, err := bootID()
+	if err == nil && boot != s.BootID {
+		return true
+	}
+	return !s.Keep && !s.Owner.alive()
+}
 
 // save writes the state into the state directory and, for a local cluster,
 // the registry. It is called before each thing is made.

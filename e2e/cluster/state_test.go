@@ -38,9 +38,12 @@ func TestState_OrphanedOnlyIfTheOwnerIsGone(t *testing.T) {
 	self, err := identify("test", os.Getpid())
 	require.NoError(t, err)
 	gone := process{Name: "gone", PID: self.PID, Start: self.Start - 1}
-	require.False(t, (&state{Owner: self}).orphaned())
-	require.True(t, (&state{Owner: gone}).orphaned())
-	require.False(t, (&state{Owner: gone, Keep: true}).orphaned())
+	boot, err := bootID()
+	require.NoError(t, err)
+	require.False(t, (&state{BootID: boot, Owner: self}).orphaned())
+	require.True(t, (&state{BootID: boot, Owner: gone}).orphaned())
+	require.False(t, (&state{BootID: boot, Owner: gone, Keep: true}).orphaned())
+	require.True(t, (&state{BootID: "another", Owner: self, Keep: true}).orphaned())
 }
 
 func TestReadState_DamagedFileSaysWhatToDo(t *testing.T) {
