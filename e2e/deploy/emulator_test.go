@@ -11,6 +11,7 @@ import (
 	"time"
 
 	awssdk "github.com/aws/aws-sdk-go-v2/aws"
+	cfnsdk "github.com/aws/aws-sdk-go-v2/service/cloudformation"
 	"github.com/stretchr/testify/require"
 
 	"github.com/aphex-pipeline/aphex/e2e/aws"
@@ -47,6 +48,7 @@ func run(m *testing.M) (code int) {
 		}
 	}()
 	err = errors.Join(
+		warmUp(ctx, shared),
 		shared.QuickBootstrap(ctx, account, region, nil),
 		shared.QuickBootstrap(ctx, target, region, []string{account}),
 	)
@@ -55,6 +57,13 @@ func run(m *testing.M) (code int) {
 		return 1
 	}
 	return m.Run()
+}
+
+// warmUp makes the first call to CloudFormation, for which the fault proxy
+// takes many seconds.
+func warmUp(ctx context.Context, e *aws.Emulator) error {
+	_, err := cfnsdk.NewFromConfig(config(e, account)).DescribeStacks(ctx, &cfnsdk.DescribeStacksInput{})
+	return err
 }
 
 // emulator returns the shared emulator.
@@ -71,6 +80,7 @@ func own(t *testing.T) *aws.Emulator {
 	e, err := aws.Start(t.Context(), aws.Config{})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, e.Stop()) })
+	require.NoError(t, warmUp(t.Context(), e))
 	return e
 }
 

@@ -24,6 +24,8 @@ type stack struct {
 	name    string
 	journal *memory
 	limits  cfn.Limits
+	// prepared is the number of executions before the test proper.
+	prepared int
 
 	mu     sync.Mutex
 	events []cfn.Event

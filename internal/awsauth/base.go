@@ -19,8 +19,15 @@ import (
 // account of the standard partition has it.
 const fallbackRegion = "us-east-1"
 
-// stsAttempts is the number of tries of one STS request, as the CDK CLI does.
-const stsAttempts = 3
+const (
+	// requestAttempts and requestBackoff are the retries of one request to
+	// any service that does not say otherwise.
+	requestAttempts = 5
+	requestBackoff  = 10 * time.Second
+	// stsAttempts is the number of tries of one STS request, as the CDK CLI
+	// makes them.
+	stsAttempts = 3
+)
 
 const credentialsRemedy = "Give the service account an AWS identity (IRSA or EKS Pod Identity), or set AWS_ROLE_ARN and AWS_WEB_IDENTITY_TOKEN_FILE"
 
@@ -39,7 +46,9 @@ type Options struct {
 // web identity, profile files, container endpoint, instance metadata, in the
 // SDK's order. It asks nobody for credentials yet.
 func Base(ctx context.Context, o Options) (aws.Config, error) {
-	var load []func(*config.LoadOptions) error
+	load := []func(*config.LoadOptions) error{
+		config.WithRetryer(func() aws.Retryer { return awserr.Retryer(requestAttempts, requestBackoff) }),
+	}
 	if o.Region != "" {
 		load = append(load, config.WithRegion(o.Region))
 	}

@@ -70,7 +70,7 @@ func (o *operation) find(ctx context.Context, live *cfntypes.Stack) (*changeSet,
 	if live == nil {
 		return nil, nil //nolint:nilnil // without a stack there is no change set
 	}
-	return o.describeChangeSet(ctx, aws.ToString(live.StackId), o.id.changeSet(o.state.Generation))
+	return o.describeChangeSet(ctx, o.in.StackName, o.id.changeSet(o.state.Generation))
 }
 
 // join goes on with a change set that an earlier process of this execution
@@ -152,11 +152,10 @@ func (o *operation) createInput(live *cfntypes.Stack, values parameters) (*cfnsd
 		Tags:                sortedTags(o.in.Tags),
 		NotificationARNs:    o.in.NotificationARNs,
 	}
-	if live != nil {
-		in.StackName = live.StackId
-		if !Status(live.StackStatus).Reviewing() {
-			in.ChangeSetType = cfntypes.ChangeSetTypeUpdate
-		}
+	if live != nil && !Status(live.StackStatus).Reviewing() {
+		// The ARN, so that a stack deleted and made anew meanwhile is not hit.
+		// A CREATE change set takes names only.
+		in.StackName, in.ChangeSetType = live.StackId, cfntypes.ChangeSetTypeUpdate
 	}
 	if o.in.RoleARN != "" {
 		in.RoleARN = aws.String(o.in.RoleARN)

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	cfnsdk "github.com/aws/aws-sdk-go-v2/service/cloudformation"
 	cfntypes "github.com/aws/aws-sdk-go-v2/service/cloudformation/types"
 
@@ -60,6 +59,9 @@ type Config struct {
 	// TemplateEndpoint replaces the S3 endpoint in template URLs; empty for
 	// AWS.BaseEndpoint, else AWS's own.
 	TemplateEndpoint string
+	// Retryer repeats single requests; nil for 7 tries with up to 15 s between
+	// them.
+	Retryer aws.Retryer
 	// Limits bound waiting; the zero value is the default of each.
 	Limits Limits
 }
@@ -115,15 +117,10 @@ func New(cfg Config) *Deployer {
 	if cfg.TemplateEndpoint == "" {
 		cfg.TemplateEndpoint = aws.ToString(cfg.AWS.BaseEndpoint)
 	}
-	client := cfnsdk.NewFromConfig(cfg.AWS, func(o *cfnsdk.Options) {
-		if cfg.AWS.Retryer != nil {
-			return
-		}
-		o.Retryer = retry.NewStandard(func(s *retry.StandardOptions) {
-			s.MaxAttempts = requestAttempts
-			s.MaxBackoff = requestBackoff
-		})
-	})
+	if cfg.Retryer == nil {
+		cfg.Retryer = awserr.Retryer(requestAttempts, requestBackoff)
+	}
+	client := cfnsdk.NewFromConfig(cfg.AWS, func(o *cfnsdk.Options) { o.Retryer = cfg.Retryer })
 	return &Deployer{stacks: client, changeSets: client, cfg: cfg, region: cfg.AWS.Region}
 }
 

@@ -103,6 +103,9 @@ func (w *watcher) wait(ctx context.Context) (*cfntypes.Stack, Status, error) {
 	for {
 		before := len(w.history.events)
 		stack, status, err := w.look(ctx)
+		if ctx.Err() != nil {
+			return nil, "", w.o.left(ctx, last)
+		}
 		if err != nil && !awserr.Temporary(err) {
 			return nil, "", awserr.Fault(ctx, err, w.o.op+": watch the stack")
 		}
@@ -119,12 +122,22 @@ func (w *watcher) wait(ctx context.Context) (*cfntypes.Stack, Status, error) {
 			pause = w.o.d.cfg.Limits.pause()
 		}
 		if !pause.wait(ctx) {
-			if w.history.status != "" {
-				last = w.history.status
-			}
-			return nil, "", ended(ctx, w.o.op, last)
+			return nil, "", w.o.left(ctx, last)
 		}
 	}
+}
+
+// lastLook bounds the question for the status of a stack that is being left.
+const lastLook = 5 * time.Second
+
+// left is the fault for a deployment that stopped waiting because ctx ended.
+func (o *operation) left(ctx context.Context, last Status) error {
+	short, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastLook)
+	defer cancel()
+	if stack, err := o.d.describe(short, o.state.Stack, o.op); err == nil && stack != nil {
+		last = Status(stack.StackStatus)
+	}
+	return ended(ctx, o.op, last)
 }
 
 // outage gives up once CloudFormation has not answered for too long.
