@@ -365,8 +365,24 @@ func (d *document) scanValues(root *yaml.Node, hits []secretHit) []secretHit {
 		}
 	})
 	return slices.DeleteFunc(hits, func(hit secretHit) bool {
-		return hit.random && len(hit.place) > 0 && hit.place[len(hit.place)-1] == "externalId" // public, and often random
+		return hit.random && isPublic(hit.place)
 	})
+}
+
+// isPublic reports whether what stands at p is published anyway, so that it may
+// look random: external ids, which usually do, and names of environments and
+// stacks.
+func isPublic(p place) bool {
+	if len(p) < 3 || p[0] != "environments" {
+		return false
+	}
+	switch last := p[len(p)-1]; {
+	case len(p) == 3:
+		return last == "externalId" || last == "name"
+	case len(p) == 5 && p[2] == "stacks":
+		return last == "name"
+	}
+	return false
 }
 
 // isValue tells a value that can be a secret from a key, which walk visits at
