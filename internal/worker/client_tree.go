@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/aphex-pipeline/aphex/internal/fault"
@@ -141,29 +142,47 @@ func (t *treeReader) Close() error {
 func (c *Client) WriteTree(ctx context.Context, dir string, tree io.Reader, opts WriteOptions) error {
 	op := "write the workspace folder " + dir
 	query := url.Values{"dir": {dir}, "clean": {strconv.FormatBool(opts.Clean)}}
-	source := &source{r: tree}
+	ctx, hangUp := context.WithCancelCause(ctx)
+	defer hangUp(nil)
+	// Each time the worker takes something shows that it lives. Between two
+	// it may have to remove a large folder.
+	source := &source{r: tree, silence: time.AfterFunc(replyLimit, func() { hangUp(errSilent) })}
+	defer source.silence.Stop()
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://worker"+pathWrite+"?"+query.Encode(), source)
 	if err != nil {
 		return err
 	}
 	err = c.receive(req, op, &struct{}{})
-	if source.err != nil && ctx.Err() == nil {
-		return fmt.Errorf("%s: %w", op, source.err)
+	if cause := source.failure(); cause != nil && ctx.Err() == nil {
+		return fmt.Errorf("%s: %w", op, cause)
 	}
 	return err
 }
 
 // source remembers why reading failed, which the transport does not tell.
 type source struct {
-	r   io.Reader
-	err error
+	r       io.Reader
+	silence *time.Timer
+	mu      sync.Mutex
+	err     error
+}
+
+// failure returns why reading failed, or nil.
+func (s *source) failure() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.err
 }
 
 // Read reads from the caller's stream.
 func (s *source) Read(p []byte) (int, error) {
+	s.silence.Stop()
+	defer s.silence.Reset(replyLimit)
 	n, err := s.r.Read(p)
 	if err != nil && !errors.Is(err, io.EOF) {
+		s.mu.Lock()
 		s.err = err
+		s.mu.Unlock()
 	}
 	return n, err
 }

@@ -180,6 +180,25 @@ func (f *family) belongs(table map[int]proc, known map[int]bool, p proc, own *re
 	return answer
 }
 
+// includes reports whether a process is a command's or cannot be told from one:
+// it descends from this process, or it is gone.
+func (f *family) includes(pid int) bool {
+	for range maxDepth {
+		if pid == f.self {
+			return true
+		}
+		p, err := readProc(pid)
+		if err != nil {
+			return true
+		}
+		if p.parent <= 1 && p.parent != f.self {
+			return false
+		}
+		pid = p.parent
+	}
+	return true
+}
+
 // reap collects orphans that ended. Children of our own are left to whoever
 // started them.
 func (f *family) reap() {

@@ -36,42 +36,50 @@ type prepared struct {
 }
 
 // exec runs a command. The reply is a stream of frames; everything that goes
-// wrong before the command runs is an ordinary refusal.
+// wrong before the command runs is an ordinary refusal. The exit is sent when
+// all is cleaned up, so that the next call finds a worker as before.
 func (s *server) exec(w http.ResponseWriter, r *http.Request) {
 	var req execRequest
 	if !decode(w, r, &req) {
 		return
 	}
-	ctx, cancel := context.WithCancelCause(r.Context())
-	defer cancel(nil)
-	if err := s.register(req.ID, cancel); err != nil {
-		refuse(w, err)
-		return
-	}
-	defer s.unregister(req.ID)
-	cmd, err := s.prepare(&req)
+	frames := &frameWriter{w: w, control: http.NewResponseController(w)}
+	message, err := s.run(r.Context(), &req, frames)
+	s.restoreSocket(r.Context())
 	if err != nil {
 		refuse(w, err)
 		return
+	}
+	_ = frames.send(frameExit, mustJSON(message))
+}
+
+// run runs a command to its end. An error means that it did not start.
+func (s *server) run(ctx context.Context, req *execRequest, frames *frameWriter) (*exitMessage, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	if err := s.register(req.ID, cancel); err != nil {
+		return nil, err
+	}
+	defer s.unregister(req.ID)
+	cmd, err := s.prepare(req)
+	if err != nil {
+		return nil, err
 	}
 	if cmd.script != nil {
 		defer cmd.script.remove()
 	}
-	defer s.restoreSocket(context.WithoutCancel(ctx))
-	frames := &frameWriter{w: w, control: http.NewResponseController(w)}
 	cmd.Output = frames
 	cmd.Sweep = func() string { return s.family.sweep(req.ID) }
 	p, self, err := s.family.start(req.ID, func() (*process.Process, error) { return process.Start(ctx, cmd.Command) })
 	if err != nil {
-		refuse(w, startError(cmd, err))
-		return
+		return nil, startError(cmd, err)
 	}
 	defer s.family.forget(self)
 	stop := frames.beat(s.cfg.Heartbeat)
 	exit, err := p.Wait()
 	stop()
 	s.log.DebugContext(ctx, "command ended", "command", cmd.Name, "code", exit.Code, "duration_ms", exit.Duration.Milliseconds())
-	frames.send(frameExit, mustJSON(s.exitMessage(cmd, exit, err)))
+	return s.exitMessage(cmd, exit, err), nil
 }
 
 // register makes a command known under its id, for cancel.
@@ -190,8 +198,8 @@ func (s *server) relative(dir string) string {
 }
 
 // exitMessage says how a command ended and what the next one takes over.
-func (s *server) exitMessage(cmd *prepared, exit process.Exit, err error) exitMessage {
-	m := exitMessage{Code: exit.Code, Signal: exit.Signal, Duration: exit.Duration, Warning: exit.Warning}
+func (s *server) exitMessage(cmd *prepared, exit process.Exit, err error) *exitMessage {
+	m := &exitMessage{Code: exit.Code, Signal: exit.Signal, Duration: exit.Duration, Warning: exit.Warning}
 	if _, ok := errors.AsType[*process.ExitError](err); err != nil && !ok && !errors.Is(err, errStopped) {
 		if errors.Is(err, errShutdown) {
 			err = fault.Newf(fault.Transient, fault.WorkerLost, "run "+cmd.Name, "Retry the run", "%w", errShutdown)

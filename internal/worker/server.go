@@ -158,7 +158,7 @@ func (s *server) serve(ctx context.Context) error {
 	failed := make(chan error, 1)
 	s.accept = func(sock *socket) {
 		group.Go(func() {
-			err := web.Serve(sock.listener)
+			err := web.Serve(&guard{UnixListener: sock.listener, server: s})
 			if !errors.Is(err, http.ErrServerClosed) && s.current(sock) {
 				failed <- err
 			}

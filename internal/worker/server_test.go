@@ -3,6 +3,7 @@ package worker_test
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -38,6 +39,12 @@ func TestMain(m *testing.M) {
 		if err != nil {
 			panic(err)
 		}
+		return
+	}
+	if os.Getenv(roleVar) == "client" {
+		c := worker.NewClient(os.Getenv(socketVar), worker.WithConnectTimeout(time.Second))
+		_, err := c.Ping(context.Background())
+		fmt.Printf("ping: %v\n", err)
 		return
 	}
 	goleak.VerifyTestMain(m)
@@ -254,6 +261,18 @@ func TestServe_CancelWorksWithoutTheSocket(t *testing.T) {
 	time.AfterFunc(0, func() { out.line(t, "gone"); cancel() })
 	_, err := b.Exec(ctx, worker.Command{Script: `rm "$SOCKET"; echo gone; sleep 60`, Env: map[string]string{"SOCKET": b.socket}}, &out)
 	requireReason(t, fault.Cancellation, err)
+}
+
+func TestServe_CommandsCannotUseTheWorker(t *testing.T) {
+	t.Parallel()
+	b, _ := dedicated(t)
+	var out output
+	_, err := b.Exec(t.Context(), worker.Command{
+		Script: `"$EXE"; setsid -w env -i "$0" -c "true"; (setsid "$EXE" &); sleep 1`,
+		Env:    map[string]string{"EXE": os.Args[0], roleVar: "client", socketVar: b.socket},
+	}, &out)
+	require.NoError(t, err)
+	require.Equal(t, 2, strings.Count(out.String(), "the worker went away"), out.String())
 }
 
 func TestInstall_CopiesAtomically(t *testing.T) {

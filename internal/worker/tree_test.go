@@ -291,7 +291,7 @@ func TestReadTree_CloseInTheMiddle(t *testing.T) {
 func TestTrees_ManyFiles(t *testing.T) {
 	t.Parallel()
 	b := serve(t)
-	const folders, files = 300, 100
+	const folders, files = 60, 50
 	r, w := io.Pipe()
 	go func() {
 		out := tar.NewWriter(w)

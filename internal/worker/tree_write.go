@@ -152,12 +152,13 @@ func (x *extractor) parents(p string) error {
 	if parent == "." || x.known[parent] {
 		return nil
 	}
-	if err := makeFolders(x.tree, parent); err != nil {
+	if err := x.parents(parent); err != nil {
 		return err
 	}
-	for ; parent != "."; parent = path.Dir(parent) {
-		x.known[parent] = true
+	if err := makeFolder(x.tree, parent); err != nil {
+		return err
 	}
+	x.known[parent] = true
 	return nil
 }
 

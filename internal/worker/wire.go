@@ -36,8 +36,8 @@ const (
 	// maxReply bounds a JSON reply and one line of a listing.
 	maxReply = 16 << 20
 	// maxFrame bounds a frame; the largest is an exit with its environment,
-	// which the kernel limits to a quarter of the stack (2 MiB, in base64).
-	maxFrame = 8 << 20
+	// which the kernel limits to 6 MiB, in base64.
+	maxFrame = 16 << 20
 	// maxEntries bounds a listing. An installed front end has 100 000 files.
 	maxEntries = 4_000_000
 	// heartbeat is how often a running command shows that the worker lives.
