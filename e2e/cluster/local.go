@@ -78,7 +78,7 @@ func (l *local) up(ctx context.Context) error {
 	if os.Geteuid() != 0 {
 		return errors.New("the local provider needs root: run as root, or set APHEX_CLUSTER to kind or existing")
 	}
-	if err := requirePackages(ctx, l.config.Log); err != nil {
+	if err := requirePackages(ctx, l.config.Log, requirements()); err != nil {
 		return err
 	}
 	if err := l.buildTools(ctx); err != nil {

@@ -97,6 +97,11 @@ func TestLocal_RunsAWorkflowAndLeavesNothing(t *testing.T) {
 	t.Run("pods get tokens for an audience", func(t *testing.T) { runTokenPod(t, c) })
 	t.Run("services have addresses", func(t *testing.T) { reachService(t, c) })
 	t.Run("archives of both kinds are loaded", func(t *testing.T) { loadOCI(t, c) })
+	t.Run("the node keeps its link address", func(t *testing.T) {
+		out, err := exec.CommandContext(t.Context(), "ip", "-n", "aphex-"+c.ID(), "link", "show", "cni0").Output()
+		require.NoError(t, err)
+		require.Contains(t, string(out), "0a:58:0a:f4:")
+	})
 	t.Run("provider kind", func(t *testing.T) { asKind(t, c) })
 	t.Run("provider existing", func(t *testing.T) { asExisting(t, c) })
 	t.Run("provider existing, without Argo", func(t *testing.T) { asExistingWithoutArgo(t, c) })

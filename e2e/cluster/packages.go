@@ -39,9 +39,9 @@ func requirements() []requirement {
 }
 
 // missingPackages returns the packages whose programs are not there.
-func missingPackages(requirements []requirement) []string {
+func missingPackages(needed []requirement) []string {
 	var missing []string
-	for _, r := range requirements {
+	for _, r := range needed {
 		if !r.there() && !slices.Contains(missing, r.pkg) {
 			missing = append(missing, r.pkg)
 		}
@@ -50,8 +50,8 @@ func missingPackages(requirements []requirement) []string {
 }
 
 // requirePackages installs what is missing, or says what to install.
-func requirePackages(ctx context.Context, log io.Writer) error {
-	missing := missingPackages(requirements())
+func requirePackages(ctx context.Context, log io.Writer, needed []requirement) error {
+	missing := missingPackages(needed)
 	if len(missing) == 0 {
 		return nil
 	}
@@ -67,7 +67,7 @@ func requirePackages(ctx context.Context, log io.Writer) error {
 			return fmt.Errorf("apt-get %s: %w: %s; %s yourself", args[0], err, out[max(0, len(out)-2000):], advice)
 		}
 	}
-	if missing := missingPackages(requirements()); len(missing) > 0 {
+	if missing := missingPackages(needed); len(missing) > 0 {
 		return fmt.Errorf("programs of %s are missing although the packages were installed; %s", strings.Join(missing, " "), advice)
 	}
 	return nil

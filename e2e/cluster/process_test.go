@@ -30,13 +30,19 @@ func sleeper(t *testing.T, script string) (process, *exec.Cmd) {
 
 func TestSignal_NeverReachesAnotherProcessWithTheNumber(t *testing.T) {
 	t.Parallel()
-	p, _ := sleeper(t, "")
+	answer := filepath.Join(t.TempDir(), "answer")
+	p, _ := sleeper(t, "trap ': >"+answer+"' TERM;")
 	stale := p
 	stale.Start--
 	require.False(t, stale.alive())
 	require.NoError(t, stale.signal(unix.SIGKILL))
 	require.NoError(t, stop(t.Context(), []process{stale}))
-	require.True(t, p.alive(), "a process was killed by the number of another one")
+	// Only a process that was not killed can still answer.
+	require.NoError(t, p.signal(unix.SIGTERM))
+	require.NoError(t, poll(t.Context(), 5*time.Second, processPoll, "the answer of a process that must live", func(context.Context) (bool, error) {
+		_, err := os.Stat(answer)
+		return err == nil, nil
+	}))
 	require.NoError(t, stop(t.Context(), []process{p}))
 	require.False(t, p.alive())
 }
