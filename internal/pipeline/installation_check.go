@@ -15,11 +15,14 @@ import (
 // maxTTLDays keeps the derived seconds far below Argo's 32 bits.
 const maxTTLDays = 365
 
-// check collects what is wrong with an installation.
+// check collects what is wrong with an installation. Findings stand at the
+// head of its file until LoadInstallation knows better.
 type check struct{ findings []Finding }
 
 func (c *check) add(path, format string, args ...any) {
-	c.findings = append(c.findings, Finding{Path: path, Message: fmt.Sprintf(format, args...)})
+	c.findings = append(c.findings, Finding{
+		File: InstallationKey, Line: 1, Column: 1, Path: path, Message: fmt.Sprintf(format, args...),
+	})
 }
 
 // match reports value unless all of it matches pattern. An empty value is

@@ -46,7 +46,7 @@ func Generate(cfg *pipeline.Config, inst pipeline.Installation) ([]byte, error) 
 		return nil, fmt.Errorf("generate WorkflowTemplate: %w", err)
 	}
 	nodes := pipeline.Topology(cfg)
-	if err := checkNames(nodes); err != nil {
+	if err := checkNames(nodes, inst.ConfigPath); err != nil {
 		return nil, fmt.Errorf("generate WorkflowTemplate: %w", err)
 	}
 	patch, err := podPatch(inst)
@@ -70,11 +70,13 @@ func Generate(cfg *pipeline.Config, inst pipeline.Installation) ([]byte, error) 
 const environmentName = `\A[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?\z`
 
 // checkNames reports environments that cannot name a node, or whose nodes
-// would bear the name of another.
-func checkNames(nodes []pipeline.Node) error {
+// would bear the name of another. file is the configuration's path.
+func checkNames(nodes []pipeline.Node, file string) error {
 	invalid := &pipeline.InvalidError{}
 	add := func(format string, args ...any) {
-		invalid.Findings = append(invalid.Findings, pipeline.Finding{Path: "environments", Message: fmt.Sprintf(format, args...)})
+		invalid.Findings = append(invalid.Findings, pipeline.Finding{
+			File: file, Line: 1, Column: 1, Path: "environments", Message: fmt.Sprintf(format, args...),
+		})
 	}
 	pattern := regexp.MustCompile(environmentName)
 	seen := map[string]pipeline.Node{}

@@ -36,7 +36,7 @@ var _ cluster = (*kube.Client)(nil)
 // Config is what the deploy-pipeline stage is made of. All fields are
 // required.
 type Config struct {
-	Cluster   cluster
+	Kube      cluster
 	Workspace checkout
 }
 
@@ -102,7 +102,7 @@ func (s *Stage) installation(ctx context.Context, req task.Request) (pipeline.In
 	name := pipeline.InstallationName(req.Pipeline)
 	op := fmt.Sprintf("read the installation of pipeline %s from ConfigMap %s/%s", req.Pipeline, req.Run.Namespace, name)
 	const remedy = "Apply the ConfigMap with key " + pipeline.InstallationKey + ", see manifests/samples"
-	object, err := s.cfg.Cluster.ConfigMap(ctx, req.Run.Namespace, name)
+	object, err := s.cfg.Kube.ConfigMap(ctx, req.Run.Namespace, name)
 	if errors.Is(err, kube.ErrNotFound) {
 		return pipeline.Installation{}, fault.Wrap(fault.User, fault.InstallationMissing, op, remedy, err)
 	}
@@ -129,7 +129,7 @@ func (s *Stage) installation(ctx context.Context, req task.Request) (pipeline.In
 // none. One that is not this pipeline's is left alone.
 func (s *Stage) current(ctx context.Context, req task.Request) (*unstructured.Unstructured, error) {
 	op := fmt.Sprintf("read WorkflowTemplate %s/%s", req.Run.Namespace, req.Pipeline)
-	object, err := s.cfg.Cluster.WorkflowTemplate(ctx, req.Run.Namespace, req.Pipeline)
+	object, err := s.cfg.Kube.WorkflowTemplate(ctx, req.Run.Namespace, req.Pipeline)
 	if errors.Is(err, kube.ErrNotFound) {
 		return nil, nil
 	}
@@ -152,7 +152,7 @@ func (s *Stage) apply(ctx context.Context, req task.Request, manifest []byte) (k
 	if err != nil {
 		return "", fmt.Errorf("parse the generated WorkflowTemplate: %w", err)
 	}
-	change, err := s.cfg.Cluster.Apply(ctx, object, kube.ApplyOptions{
+	change, err := s.cfg.Kube.Apply(ctx, object, kube.ApplyOptions{
 		Owned: []string{"kubectl", "kubectl-client-side-apply", "kubectl-create"},
 	})
 	if err != nil {

@@ -86,7 +86,7 @@ func (b *bench) install(content string) {
 // run runs the stage as one execution whose journal is done.
 func (b *bench) run(t *testing.T, done effects) (task.Result, error) {
 	t.Helper()
-	stage := workflow.NewStage(workflow.Config{Cluster: b.client, Workspace: b.commit})
+	stage := workflow.NewStage(workflow.Config{Kube: b.client, Workspace: b.commit})
 	return stage.Run(t.Context(), task.Request{
 		Run:   task.Run{Namespace: "shop", Name: "shop-x7k2p", UID: "u"},
 		Stage: task.StageDeployPipeline, Pipeline: "shop", ConfigPath: pipeline.DefaultFile,
