@@ -4,10 +4,12 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"log/slog"
-	"net"
+	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -120,7 +122,12 @@ func start(t *testing.T, o options) *plugin {
 			require.NoError(t, <-p.done)
 		})
 	}
-	t.Cleanup(p.stop)
+	t.Cleanup(func() {
+		if o.runs != nil { // spares the wait for a run that goes on
+			o.runs.set(execution.RunState{Finished: true})
+		}
+		p.stop()
+	})
 	ready, cancelReady := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancelReady()
 	require.NoError(t, sidecar.WaitReady(ready, p.addr))
@@ -252,4 +259,31 @@ func (g *gate) counts() (runs, most int) {
 	return g.runs, g.most
 }
 
-var _ net.Listener
+// raw makes one plain HTTP request.
+func (p *plugin) raw(t *testing.T, method, path, tok, body string) (int, string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, "http://"+p.addr, strings.NewReader(body))
+	require.NoError(t, err)
+	req.URL.Opaque = "//" + p.addr + path
+	if tok != "" {
+		req.Header.Set("Authorization", "Bearer "+tok)
+	}
+	client := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	resp, err := client.Do(req)
+	require.NoError(t, err)
+	answer, err := io.ReadAll(resp.Body)
+	require.NoError(t, err)
+	require.NoError(t, resp.Body.Close())
+	return resp.StatusCode, string(answer)
+}
+
+func (p *plugin) post(t *testing.T, path string, a executorplugins.ExecuteTemplateArgs) string {
+	t.Helper()
+	raw, err := json.Marshal(a)
+	require.NoError(t, err)
+	status, answer := p.raw(t, http.MethodPost, path, token, string(raw))
+	require.Equal(t, http.StatusOK, status)
+	return answer
+}
+
+func discard() *slog.Logger { return slog.New(slog.DiscardHandler) }

@@ -1,0 +1,186 @@
+package argo_test
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/aphex-pipeline/aphex/internal/fault"
+	"github.com/aphex-pipeline/aphex/plugin/argo"
+	"github.com/aphex-pipeline/aphex/tasks/task"
+)
+
+// request is a call as the agent of Argo v3.7.18 sends it.
+func request(t testing.TB, change func(envelope, body map[string]any)) string {
+	t.Helper()
+	body := map[string]any{
+		"stage": "deploy-env", "pipeline": "shop", "environment": "dev", "node": "shop-x7k2p.deploy-dev", "topology": "sha256:00",
+		"config": "aphex-config.yaml", "repo": "https://git.test/shop.git", "commit": strings.Repeat("a", 40), "branch": "main",
+		"allowOlder": "true", "attempt": "2",
+	}
+	envelope := map[string]any{
+		"workflow": map[string]any{"metadata": map[string]any{"name": "shop-x7k2p", "namespace": "shop", "uid": "u-1"}},
+		"template": map[string]any{
+			"name": "deploy-dev", "inputs": map[string]any{}, "timeout": "90m",
+			"outputs": map[string]any{"parameters": []any{map[string]any{"name": "deployed", "globalName": "dev-deployed", "valueFrom": map[string]any{"supplied": map[string]any{}}}}},
+			"plugin":  map[string]any{"aphex": body},
+		},
+	}
+	if change != nil {
+		change(envelope, body)
+	}
+	raw, err := json.Marshal(envelope)
+	require.NoError(t, err)
+	return string(raw)
+}
+
+func TestDecode_FullBody(t *testing.T) {
+	t.Parallel()
+	call, ours, err := argo.Decode(strings.NewReader(request(t, nil)))
+	require.NoError(t, err)
+	require.True(t, ours)
+	require.Equal(t, task.Request{
+		Run: task.Run{Namespace: "shop", Name: "shop-x7k2p", UID: "u-1"}, Stage: "deploy-env", Node: "shop-x7k2p.deploy-dev", Attempt: 2,
+		Pipeline: "shop", Environment: "dev", Topology: "sha256:00", ConfigPath: "aphex-config.yaml",
+		RepoURL: "https://git.test/shop.git", Commit: strings.Repeat("a", 40), Branch: "main", AllowOlder: true,
+	}, call.Request)
+	require.Equal(t, 90*time.Minute, call.Timeout)
+	require.Equal(t, []argo.Declared{{Name: "deployed", GlobalName: "dev-deployed"}}, call.Outputs)
+	require.Equal(t, "shop-x7k2p.deploy-dev(2)", call.NodeName(), "an attempt is a node of its own")
+	require.True(t, strings.HasPrefix(call.Digest, "sha256:"))
+}
+
+func TestDecode_WithoutRetryStrategy(t *testing.T) {
+	t.Parallel()
+	call, _, err := argo.Decode(strings.NewReader(request(t, func(_, b map[string]any) { delete(b, "attempt"); delete(b, "allowOlder") })))
+	require.NoError(t, err)
+	require.Zero(t, call.Request.Attempt)
+	require.False(t, call.Request.AllowOlder)
+	require.Equal(t, call.Request.Node, call.NodeName())
+}
+
+func TestDecode_LooseScalars(t *testing.T) {
+	t.Parallel()
+	call, _, err := argo.Decode(strings.NewReader(request(t, func(_, b map[string]any) { b["attempt"], b["allowOlder"] = 3, true })))
+	require.NoError(t, err)
+	require.Equal(t, 3, call.Request.Attempt)
+	require.True(t, call.Request.AllowOlder)
+}
+
+func TestDecode_Foreign(t *testing.T) {
+	t.Parallel()
+	for _, raw := range []string{
+		"", "null", "[]", "not json", `{}`, `{"template":{}}`, `{"template":{"plugin":null}}`, `{"template":{"plugin":"aphex"}}`,
+		`{"template":{"plugin":["aphex"]}}`, `{"template":{"plugin":{"hello":{}}}}`, `{"template":{"plugin":{"Aphex":{}}}}`, `{"template":7}`,
+	} {
+		_, ours, err := argo.Decode(strings.NewReader(raw))
+		require.NoError(t, err, raw)
+		require.False(t, ours, raw)
+	}
+}
+
+func TestDecode_Refusals(t *testing.T) {
+	t.Parallel()
+	tests := map[string]struct {
+		change func(envelope, body map[string]any)
+		reason fault.Reason
+		says   string
+	}{
+		"unknown key":         {func(_, b map[string]any) { b["stagee"] = "x" }, fault.BadRequest, `"stagee" is not a key`},
+		"other case":          {func(_, b map[string]any) { delete(b, "stage"); b["Stage"] = "build" }, fault.BadRequest, `"Stage" is not a key`},
+		"missing key":         {func(_, b map[string]any) { delete(b, "topology") }, fault.BadRequest, "topology is missing"},
+		"empty node":          {func(_, b map[string]any) { b["node"] = "" }, fault.BadRequest, "node is empty"},
+		"foreign node":        {func(_, b map[string]any) { b["node"] = "other.build" }, fault.BadRequest, `must be a node of workflow "shop-x7k2p"`},
+		"yaml turned no":      {func(_, b map[string]any) { b["branch"] = false }, fault.BadRequest, "branch is false: it must be a string, so quote it"},
+		"null":                {func(_, b map[string]any) { b["branch"] = nil }, fault.BadRequest, "branch is null"},
+		"object":              {func(_, b map[string]any) { b["repo"] = map[string]any{} }, fault.BadRequest, "repo is an object"},
+		"bool":                {func(_, b map[string]any) { b["allowOlder"] = "yes" }, fault.BadRequest, `allowOlder is "yes": it must be true or false`},
+		"attempt":             {func(_, b map[string]any) { b["attempt"] = "-1" }, fault.BadRequest, "attempt is"},
+		"attempt too large":   {func(_, b map[string]any) { b["attempt"] = "99999999999999999999" }, fault.BadRequest, "attempt is"},
+		"environment missing": {func(_, b map[string]any) { delete(b, "environment") }, fault.BadRequest, "stage deploy-env needs it"},
+		"status missing":      {func(_, b map[string]any) { b["stage"] = "finish" }, fault.BadRequest, "stage finish needs it"},
+		"body is a list":      {func(e, _ map[string]any) { setBody(e, []any{}) }, fault.BadRequest, "plugin.aphex is a list"},
+		"body is null":        {func(e, _ map[string]any) { setBody(e, nil) }, fault.BadRequest, "plugin.aphex is null"},
+		"no uid":              {func(e, _ map[string]any) { e["workflow"] = map[string]any{"metadata": map[string]any{"name": "a"}} }, fault.BadRequest, "all three are needed"},
+		"odd workflow":        {func(e, _ map[string]any) { e["workflow"] = 7 }, fault.BadRequest, "not of the shape"},
+		"odd timeout":         {func(e, _ map[string]any) { e["template"].(map[string]any)["timeout"] = "soon" }, fault.BadRequest, "must be a duration"},
+		"tag":                 {func(_, b map[string]any) { b["attempt"] = "{{retries}}" }, fault.UnresolvedTag, "attempt still contains the tag {{retries}}"},
+		"tag inside":          {func(_, b map[string]any) { b["commit"] = "x{{body.after}}" }, fault.UnresolvedTag, "{{body.after}}"},
+		"tag in unknown key":  {func(_, b map[string]any) { b["x"] = map[string]any{"y": "{{aphex.z}}"} }, fault.UnresolvedTag, "{{aphex.z}}"},
+	}
+	for name, c := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			_, ours, err := argo.Decode(strings.NewReader(request(t, c.change)))
+			require.True(t, ours)
+			require.ErrorContains(t, err, c.says)
+			f := fault.From(err)
+			require.Equal(t, c.reason, f.Reason)
+			require.Equal(t, fault.User, f.Class)
+			require.NotEmpty(t, f.Remedy)
+			require.NotContains(t, err.Error(), "\n")
+		})
+	}
+}
+
+func setBody(envelope map[string]any, v any) {
+	envelope["template"].(map[string]any)["plugin"] = map[string]any{"aphex": v}
+}
+
+func TestDecode_ReportsEverything(t *testing.T) {
+	t.Parallel()
+	_, _, err := argo.Decode(strings.NewReader(request(t, func(_, b map[string]any) {
+		delete(b, "topology")
+		b["colour"], b["attempt"], b["branch"] = "red", "x", 1
+	})))
+	for _, finding := range []string{"topology is missing", `"colour" is not a key`, `attempt is "x"`, "branch is 1"} {
+		require.ErrorContains(t, err, finding)
+	}
+}
+
+func TestReply_Bytes(t *testing.T) {
+	t.Parallel()
+	for want, reply := range map[string]argo.Reply{
+		`{}`:                            argo.NotMine(),
+		`{"node":{},"requeue":"1s"}`:    argo.Quiet(time.Second),
+		`{"node":{},"requeue":"250ms"}`: argo.Quiet(250 * time.Millisecond),
+		`{"node":{"phase":"Running","message":"m"},"requeue":"1s"}`:                                                      argo.Progress("m", time.Second),
+		`{"node":{"phase":"Succeeded","message":"m","outputs":{"parameters":[{"name":"a","value":""}],"exitCode":"0"}}}`: argo.Final(argo.Succeeded, "m", &argo.Outputs{Parameters: []argo.Parameter{{Name: "a"}}, ExitCode: "0"}),
+	} {
+		require.Equal(t, want, string(reply.Encode()))
+	}
+	require.False(t, argo.NotMine().IsFinal())
+	require.False(t, argo.Quiet(time.Second).IsFinal())
+	require.False(t, argo.Progress("m", time.Second).IsFinal())
+	require.True(t, argo.Final(argo.Failed, "m", nil).IsFinal())
+}
+
+// FuzzDecode: whatever comes in, Decode neither panics nor lets a body through
+// that is not complete.
+func FuzzDecode(f *testing.F) {
+	f.Add(request(f, nil))
+	f.Add(request(f, func(_, b map[string]any) { b["attempt"] = "{{retries}}" }))
+	f.Add(request(f, func(e, _ map[string]any) { setBody(e, "x") }))
+	f.Add(`{"template":{"plugin":{"aphex":{"stage":"` + "\u0000" + `"}}}}`)
+	f.Fuzz(func(t *testing.T, raw string) {
+		call, ours, err := argo.Decode(strings.NewReader(raw))
+		switch {
+		case !ours:
+			require.NoError(t, err)
+			require.Equal(t, argo.Call{}, call)
+		case err != nil:
+			require.Contains(t, []fault.Reason{fault.BadRequest, fault.UnresolvedTag}, fault.From(err).Reason)
+		default:
+			r := call.Request
+			require.NotEmpty(t, r.Stage)
+			require.NotEmpty(t, r.Node)
+			require.NotEmpty(t, r.Run.UID)
+			require.True(t, strings.HasPrefix(r.Node, r.Run.Name))
+			require.GreaterOrEqual(t, r.Attempt, 0)
+			require.NotContains(t, r.Commit, "{{x}}")
+		}
+	})
+}
