@@ -77,6 +77,7 @@ func (o *operation) find(ctx context.Context, live *cfntypes.Stack) (*changeSet,
 // made.
 func (o *operation) join(ctx context.Context, set *changeSet) (Result, error) {
 	same := set.description == description(o.in, o.template)
+	o.state.ChangeSet, o.state.Stack = set.arn, set.stack
 	switch {
 	case set.executed() && same:
 		o.note("joining change set %s, which this execution made before", set.arn)
