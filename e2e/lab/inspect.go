@@ -95,3 +95,16 @@ func writeFile(dir, name string, data []byte) error {
 	}
 	return root.WriteFile(name, data, 0o644)
 }
+
+// AWSCLI runs the AWS command line of the worker image in a pod of its own,
+// against the emulated account, and returns its output.
+func (l *Lab) AWSCLI(ctx context.Context, account, region string, args ...string) (string, error) {
+	name := fmt.Sprintf("aws-%d", l.pods.Add(1))
+	command := slices.Concat([]string{
+		"run", name, "-n", "default", "--image", l.Images.Worker.Tag, "--image-pull-policy", "IfNotPresent",
+		"--restart", "Never", "--rm", "-i", "--quiet",
+		"--env", "AWS_ACCESS_KEY_ID=" + account, "--env", "AWS_SECRET_ACCESS_KEY=test", "--env", "AWS_REGION=" + region,
+		"--env", "AWS_ENDPOINT_URL=" + l.AWS.Endpoint(), "--command", "--", "aws",
+	}, args)
+	return l.Kubectl(ctx, nil, command...)
+}

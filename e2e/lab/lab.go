@@ -7,10 +7,10 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -51,6 +51,9 @@ type Lab struct {
 	Images  images.Images
 	Dynamic dynamic.Interface
 	npm     *npmproxy.Proxy
+	pods    atomic.Int32
+	// installers receives what package managers and builds print.
+	installers *os.File
 	// Spent is what each step of the start took.
 	Spent []Span
 }
@@ -72,8 +75,15 @@ func Start(ctx context.Context, cfg Config) (*Lab, error) {
 }
 
 func (l *Lab) start(ctx context.Context) error {
+	if err := os.MkdirAll(l.cfg.Dir, 0o755); err != nil {
+		return fmt.Errorf("make the lab's directory: %w", err)
+	}
+	var err error
+	if l.installers, err = os.Create(filepath.Join(l.cfg.Dir, "installers.log")); err != nil {
+		return fmt.Errorf("make the log of the installers: %w", err)
+	}
 	// The cluster comes first: pods reach the other parts under its address.
-	err := l.timed("cluster with Argo (builds Kubernetes from source the first time: about 15 minutes on 2 cores)", func() error {
+	err = l.timed("cluster with Argo (builds Kubernetes from source the first time: about 15 minutes on 2 cores)", func() error {
 		config := cluster.ConfigFromEnv(filepath.Join(l.cfg.Dir, "cluster"), l.cfg.Log)
 		config.Source, config.Keep = l.cfg.Root, l.cfg.KeepCluster
 		var err error
@@ -120,7 +130,7 @@ func (l *Lab) connect() error {
 
 func (l *Lab) loadImages(ctx context.Context, cache string) error {
 	var err error
-	l.Images, err = images.Build(ctx, images.Config{Root: l.cfg.Root, CacheDir: cache, Log: l.cfg.Log})
+	l.Images, err = images.Build(ctx, images.Config{Root: l.cfg.Root, CacheDir: cache, Log: l.installers})
 	if err != nil {
 		return err
 	}
@@ -134,7 +144,7 @@ func (l *Lab) loadImages(ctx context.Context, cache string) error {
 
 func (l *Lab) startAWS(ctx context.Context) error {
 	var err error
-	l.AWS, err = aws.Start(ctx, aws.Config{Address: l.Cluster.HostAddress(), Log: l.cfg.Log, LogDir: filepath.Join(l.cfg.Dir, "aws")})
+	l.AWS, err = aws.Start(ctx, aws.Config{Address: l.Cluster.HostAddress(), Log: l.installers, LogDir: filepath.Join(l.cfg.Dir, "aws")})
 	if err != nil {
 		return err
 	}
@@ -168,7 +178,7 @@ func (l *Lab) timed(name string, do func() error) error {
 	span := Span{Name: name, Seconds: time.Since(began).Seconds()}
 	l.Spent = append(l.Spent, span)
 	if err != nil {
-		return fmt.Errorf("%s: %w", name, err)
+		return fmt.Errorf("%s: %w (details in %s)", name, err, l.installers.Name())
 	}
 	_, _ = fmt.Fprintf(l.cfg.Log, "%s: %.1f s\n", name, span.Seconds)
 	return nil
@@ -189,17 +199,15 @@ func (l *Lab) Stop(ctx context.Context) error {
 	if l.Cluster != nil && !l.cfg.KeepCluster {
 		errs = append(errs, l.Cluster.Down(ctx))
 	}
+	if l.installers != nil {
+		errs = append(errs, l.installers.Close())
+	}
 	return errors.Join(errs...)
 }
 
 // NpmRegistry is the URL of the npm registry for pods.
 func (l *Lab) NpmRegistry() string {
 	return fmt.Sprintf("http://%s/", net.JoinHostPort(l.Cluster.HostAddress(), fmt.Sprint(l.npm.Port())))
-}
-
-// RepoURL is the URL of a repository for pods, without credentials.
-func (l *Lab) RepoURL(name string) (string, error) {
-	return url.JoinPath(l.Git.URL(), name)
 }
 
 // Kubectl runs kubectl against the cluster and returns its output.

@@ -48,12 +48,8 @@ func (l *Lab) InstallPlugin(ctx context.Context) error {
 // NewPipeline makes a bucket and the installation of a pipeline whose
 // repository is name; the repository itself comes with the first push.
 func (l *Lab) NewPipeline(ctx context.Context, name string) (*Pipeline, error) {
-	repoURL, err := l.RepoURL(name)
-	if err != nil {
-		return nil, err
-	}
 	inst := pipeline.Installation{
-		Pipeline: name, Namespace: l.Cluster.Namespace(), RepoURL: repoURL,
+		Pipeline: name, Namespace: l.Cluster.Namespace(), RepoURL: l.Git.URL(name),
 		Bucket: "aphex-" + name, Region: "eu-west-1", EndpointURL: l.AWS.Endpoint(),
 		Images: pipeline.Images{Plugin: l.Images.Plugin.Tag, Worker: l.Images.Worker.Tag},
 		AWS:    pipeline.AWSIdentity{RoleARN: "arn:aws:iam::" + aws.AccountTools + ":role/aphex-" + name, ProjectToken: true},

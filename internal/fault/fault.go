@@ -55,12 +55,17 @@ type Fault struct {
 	Err error
 }
 
-// Error returns "Op: Err". Reason and Remedy are added by the renderings.
+// Error returns "Op: Err". Reason and Remedy are added by the renderings; the
+// Reason stands in for a missing Err, as in a target of errors.Is.
 func (f *Fault) Error() string {
-	if f.Op == "" {
-		return f.Err.Error()
+	cause := string(f.Reason)
+	if f.Err != nil {
+		cause = f.Err.Error()
 	}
-	return f.Op + ": " + f.Err.Error()
+	if f.Op == "" {
+		return cause
+	}
+	return f.Op + ": " + cause
 }
 
 // Unwrap returns the cause.

@@ -46,5 +46,6 @@ func TestFault_MatchesByReasonAndUnwraps(t *testing.T) {
 	require.NotErrorIs(t, err, &Fault{Reason: StackFailed})
 	require.ErrorIs(t, err, cause)
 	require.Equal(t, User, From(err).Class)
+	require.Equal(t, "RoleDenied", (&Fault{Reason: RoleDenied}).Error(), "a bare target must be printable")
 	require.NoError(t, Wrap(User, RoleDenied, "op", "", nil))
 }

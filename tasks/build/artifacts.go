@@ -14,6 +14,7 @@ import (
 
 	"github.com/aphex-pipeline/aphex/internal/record"
 	"github.com/aphex-pipeline/aphex/internal/store"
+	"github.com/aphex-pipeline/aphex/internal/worker"
 	"github.com/aphex-pipeline/aphex/tasks/task"
 )
 
@@ -21,7 +22,7 @@ import (
 // under <commit>/, tagged with commit and time, and the list of them under the
 // run's key. A folder that does not exist means no artifacts.
 func (s *Stage) publish(ctx context.Context, req task.Request, folder string, out io.Writer) ([]record.Artifact, error) {
-	dir := path.Join(SourceDir, folder)
+	dir := path.Join(worker.SourceDir, folder)
 	found, err := s.cfg.Trees.Stat(ctx, []string{dir})
 	if err != nil {
 		return nil, err
@@ -104,14 +105,4 @@ func size(n int64) string {
 		exponent++
 	}
 	return fmt.Sprintf("%.1f %ciB", value, "KMGT"[exponent])
-}
-
-// firstLine is the first line of a command, cut to what fits a message.
-func firstLine(command string) string {
-	const limit = 60
-	line, _, _ := strings.Cut(strings.TrimSpace(command), "\n")
-	if runes := []rune(line); len(runes) > limit {
-		return string(runes[:limit]) + "…"
-	}
-	return line
 }

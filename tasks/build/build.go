@@ -1,12 +1,12 @@
 package build
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
 	"time"
 
-	"github.com/aphex-pipeline/aphex/internal/fault"
 	"github.com/aphex-pipeline/aphex/internal/pipeline"
 	"github.com/aphex-pipeline/aphex/internal/record"
 	"github.com/aphex-pipeline/aphex/internal/store"
@@ -18,9 +18,6 @@ import (
 
 // DefaultTimeout ends a build whose configuration does not say otherwise.
 const DefaultTimeout = time.Hour
-
-// SourceDir is the checkout, relative to the worker's root.
-const SourceDir = "source"
 
 // checkout is what the stage needs of internal/workspace.
 type checkout interface {
@@ -36,9 +33,9 @@ type trees interface {
 	Stat(ctx context.Context, paths []string) ([]worker.Entry, error)
 }
 
-// commandRunner runs user commands in order.
-type commandRunner interface {
-	Run(ctx context.Context, plan commands.Plan, out io.Writer) ([]commands.Result, error)
+// executor runs commands in the worker.
+type executor interface {
+	Exec(ctx context.Context, cmd worker.Command, output io.Writer) (worker.Exit, error)
 }
 
 // bucket is what the stage needs of internal/store.
@@ -54,7 +51,7 @@ type Credentials func(ctx context.Context, req task.Request) (map[string]string,
 // Config is what the stage is made of. All fields are required.
 type Config struct {
 	Workspace   checkout
-	Commands    commandRunner
+	Worker      executor
 	Trees       trees
 	Store       bucket
 	Credentials Credentials
@@ -113,13 +110,6 @@ func (s *Stage) Run(ctx context.Context, req task.Request, env task.Env) (task.R
 }
 
 func (s *Stage) build(ctx context.Context, req task.Request, build pipeline.Build, env task.Env) error {
-	timeout := build.Timeout
-	if timeout == 0 {
-		timeout = DefaultTimeout
-	}
-	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fault.Newf(fault.User, fault.StageTimeout, "run the build",
-		"Raise build.timeout or make the build faster", "it used up its time of %s (build.timeout)", timeout))
-	defer cancel()
 	vars := map[string]string{"APHEX_PIPELINE": req.Pipeline, "APHEX_COMMIT": req.Commit, "APHEX_BRANCH": req.Branch, "APHEX_RUN": req.Run.Name}
 	for name, value := range build.Env {
 		vars[name] = value
@@ -133,11 +123,10 @@ func (s *Stage) build(ctx context.Context, req task.Request, build pipeline.Buil
 			vars[name] = value
 		}
 	}
-	_, err := s.cfg.Commands.Run(ctx, commands.Plan{
-		Title: "build", Field: "build.commands", Commands: build.Commands, Dir: SourceDir, Env: vars,
-		Progress: func(index int, command string) {
-			env.Progress(fmt.Sprintf("command %d of %d: %s", index+1, len(build.Commands), firstLine(command)))
-		},
+	env.Progress(fmt.Sprintf("running %d build commands", len(build.Commands)))
+	_, err := commands.Run(ctx, s.cfg.Worker, commands.List{
+		Commands: build.Commands, Dir: worker.SourceDir, Env: vars,
+		Timeout: cmp.Or(build.Timeout, DefaultTimeout), TimeoutLabel: "build.timeout",
 	}, env.Output)
 	return err
 }

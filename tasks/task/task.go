@@ -15,6 +15,9 @@ const (
 	StageDeployEnv      = "deploy-env"
 	StageTest           = "test"
 	StageFinish         = "finish"
+	// StageNoop does nothing. It is in no generated template; measurements
+	// use it.
+	StageNoop = "noop"
 )
 
 // Output parameters, as declared by the generated template. Every stage also

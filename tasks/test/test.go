@@ -2,14 +2,15 @@ package test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"path"
 	"time"
 
-	"github.com/aphex-pipeline/aphex/internal/fault"
 	"github.com/aphex-pipeline/aphex/internal/pipeline"
 	"github.com/aphex-pipeline/aphex/internal/record"
 	"github.com/aphex-pipeline/aphex/internal/store"
@@ -22,12 +23,9 @@ import (
 // DefaultTimeout ends the tests of an environment that does not say otherwise.
 const DefaultTimeout = 30 * time.Minute
 
-const (
-	sourceDir = "source"
-	// maxOutputsBytes bounds the outputs document: CloudFormation allows 200
-	// outputs of 1 KiB a stack.
-	maxOutputsBytes = 16 << 20
-)
+// maxOutputsBytes bounds the outputs document: CloudFormation allows 200
+// outputs of 1 KiB a stack.
+const maxOutputsBytes = 16 << 20
 
 type checkout interface {
 	Prepare(ctx context.Context, src workspace.Source, out io.Writer) error
@@ -39,8 +37,8 @@ type trees interface {
 	WriteTree(ctx context.Context, dir string, tree io.Reader, opts worker.WriteOptions) error
 }
 
-type commandRunner interface {
-	Run(ctx context.Context, plan commands.Plan, out io.Writer) ([]commands.Result, error)
+type executor interface {
+	Exec(ctx context.Context, cmd worker.Command, output io.Writer) (worker.Exit, error)
 }
 
 type bucket interface {
@@ -55,7 +53,7 @@ type Credentials func(ctx context.Context, req task.Request, target pipeline.Env
 // Config is what the stage is made of. All fields are required.
 type Config struct {
 	Workspace   checkout
-	Commands    commandRunner
+	Worker      executor
 	Trees       trees
 	Store       bucket
 	Credentials Credentials
@@ -107,19 +105,11 @@ func (s *Stage) test(ctx context.Context, req task.Request, env task.Env, target
 	if err != nil {
 		return task.Result{}, err
 	}
-	timeout := target.Tests.Timeout
-	if timeout == 0 {
-		timeout = DefaultTimeout
-	}
-	limited, cancel := context.WithTimeoutCause(ctx, timeout, fault.Newf(fault.User, fault.StageTimeout, "run the tests of "+target.Name,
-		"Raise tests.timeout or make the tests faster", "they used up their time of %s (environments[].tests.timeout)", timeout))
-	defer cancel()
 	began := s.now()
-	results, err := s.cfg.Commands.Run(limited, commands.Plan{
-		Title: "test " + target.Name, Field: "tests.commands", Commands: target.Tests.Commands, Dir: sourceDir, Env: vars,
-		Progress: func(index int, _ string) {
-			env.Progress(fmt.Sprintf("%s: test command %d of %d", target.Name, index+1, len(target.Tests.Commands)))
-		},
+	env.Progress(fmt.Sprintf("%s: running %d test commands", target.Name, len(target.Tests.Commands)))
+	results, err := commands.Run(ctx, s.cfg.Worker, commands.List{
+		Commands: target.Tests.Commands, Dir: worker.SourceDir, Env: vars,
+		Timeout: cmp.Or(target.Tests.Timeout, DefaultTimeout), TimeoutLabel: "environments[].tests.timeout",
 	}, env.Output)
 	if storeErr := s.keep(ctx, req, results, err); storeErr != nil {
 		err = errors.Join(err, storeErr)
@@ -139,7 +129,7 @@ func (s *Stage) variables(ctx context.Context, req task.Request, target pipeline
 	if err != nil {
 		return nil, err
 	}
-	dir := "out/test-" + target.Name
+	dir := path.Join(worker.OutDir, "test-"+target.Name)
 	tree, err := singleFile("outputs.json", document)
 	if err != nil {
 		return nil, err
@@ -192,9 +182,15 @@ func (s *Stage) keep(ctx context.Context, req task.Request, results []commands.R
 	if failure != nil {
 		status = "failed"
 	}
+	outcomes := make([]map[string]any, 0, len(results))
+	for _, r := range results {
+		outcomes = append(outcomes, map[string]any{
+			"command": r.Command, "exit_code": r.Exit.Code, "seconds": r.Exit.Duration.Seconds(), "passed": r.Err == nil && r.Exit.Code == 0,
+		})
+	}
 	body, err := json.MarshalIndent(map[string]any{
 		"schema_version": record.SchemaVersion, "workflow_id": req.Run.UID, "environment": req.Environment,
-		"commit_sha": req.Commit, "status": status, "completed_at": s.now().UTC(), "commands": results,
+		"commit_sha": req.Commit, "status": status, "completed_at": s.now().UTC(), "commands": outcomes,
 	}, "", "  ")
 	if err != nil {
 		return fmt.Errorf("encode the test result: %w", err)

@@ -81,7 +81,7 @@ func down(ctx context.Context, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	c, err := cluster.Attach(filepath.Join(dir, "cluster"))
+	c, err := cluster.Attach(filepath.Join(dir, "cluster"), out)
 	if errors.Is(err, os.ErrNotExist) {
 		_, _ = fmt.Fprintln(out, "there is no demo to remove")
 		return nil

@@ -1,0 +1,152 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/aphex-pipeline/aphex/internal/awsauth"
+	"github.com/aphex-pipeline/aphex/internal/fault"
+	"github.com/aphex-pipeline/aphex/internal/git"
+	"github.com/aphex-pipeline/aphex/internal/kube"
+	"github.com/aphex-pipeline/aphex/internal/record"
+	"github.com/aphex-pipeline/aphex/internal/redact"
+	"github.com/aphex-pipeline/aphex/internal/store"
+	"github.com/aphex-pipeline/aphex/internal/worker"
+	"github.com/aphex-pipeline/aphex/plugin/execution"
+	"github.com/aphex-pipeline/aphex/plugin/journal"
+	"github.com/aphex-pipeline/aphex/plugin/nudge"
+	"github.com/aphex-pipeline/aphex/plugin/sidecar"
+	"github.com/aphex-pipeline/aphex/tasks/task"
+)
+
+const (
+	// readyTimeout bounds the postStart hook: the listener is up in well under
+	// a second, or something is wrong that the container's log tells.
+	readyTimeout = 30 * time.Second
+	// foreignDir is where logs go in the agent pod of a Workflow that is no
+	// pipeline's and therefore has no private volume: memory every container
+	// has.
+	foreignDir = "/dev/shm/aphex"
+	// workerRoot is where the worker mounts its volume.
+	workerRoot = "/workspace"
+)
+
+func newPlugin() *cobra.Command {
+	var waitReady, noNudge bool
+	var port int
+	cmd := &cobra.Command{
+		Use:   "plugin",
+		Short: "Serve Argo's agent, in the sidecar of its pod",
+		Long: `Serves the executor plugin protocol on loopback. Its settings come from the
+environment that the generated WorkflowTemplate gives the container:
+APHEX_PIPELINE, APHEX_BUCKET, APHEX_BUCKET_PREFIX, APHEX_NAMESPACE,
+APHEX_POD_UID, APHEX_WORKER_SOCKET, APHEX_PRIVATE_DIR, APHEX_GIT_CREDENTIALS,
+AWS_REGION, and what the AWS SDK reads.`,
+		Args: exactArgs(0, "no arguments"),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if waitReady {
+				ctx, cancel := context.WithTimeout(cmd.Context(), readyTimeout)
+				defer cancel()
+				return sidecar.WaitReady(ctx, fmt.Sprintf("127.0.0.1:%d", port))
+			}
+			logger := slog.New(slog.NewJSONHandler(cmd.ErrOrStderr(), nil))
+			cfg, err := sidecarConfig(cmd.Context(), logger, noNudge)
+			if err != nil {
+				return err
+			}
+			cfg.Port, cfg.Stdout = port, cmd.OutOrStdout()
+			return sidecar.Run(cmd.Context(), cfg)
+		},
+	}
+	cmd.Flags().BoolVar(&waitReady, "wait-ready", false, "wait until the plugin of this pod answers, then exit (for a postStart hook)")
+	cmd.Flags().BoolVar(&noNudge, "no-nudge", false, "leave the controller to its own pace")
+	cmd.Flags().IntVar(&port, "port", 4355, "port on loopback")
+	return cmd
+}
+
+// sidecarConfig composes the plugin from the container's environment.
+func sidecarConfig(ctx context.Context, logger *slog.Logger, noNudge bool) (sidecar.Config, error) {
+	client, err := kube.InCluster()
+	if err != nil {
+		return sidecar.Config{}, err
+	}
+	redactor := redact.New()
+	podUID, pipelineName := os.Getenv("APHEX_POD_UID"), os.Getenv("APHEX_PIPELINE")
+	private := os.Getenv("APHEX_PRIVATE_DIR")
+	if private == "" {
+		private = foreignDir
+	}
+	cfg := sidecar.Config{
+		Journal: journal.NewKube(client, podUID, pipelineName), PodUID: podUID,
+		Runs: execution.NewKubeRuns(client), LogDir: filepath.Join(private, "logs"),
+		Redact: redactor.String, Logger: logger,
+	}
+	if !noNudge {
+		cfg.Nudger = nudge.New(client, logger)
+	}
+	if pipelineName == "" || os.Getenv("APHEX_BUCKET") == "" {
+		cfg.Registry = notInstalled()
+		return cfg, nil
+	}
+	id := &identity{
+		options:  awsauth.Options{Region: os.Getenv("AWS_REGION"), EndpointURL: os.Getenv("AWS_ENDPOINT_URL")},
+		redactor: redactor,
+	}
+	repositories, err := gitClient(private, redactor)
+	if err != nil {
+		return sidecar.Config{}, err
+	}
+	base, err := id.base(ctx)
+	if err != nil {
+		return sidecar.Config{}, err
+	}
+	bucket := store.NewS3(base, os.Getenv("APHEX_BUCKET"), os.Getenv("APHEX_BUCKET_PREFIX"))
+	records := record.New(bucket)
+	cfg.Registry = parts{
+		privateDir: private, worker: worker.NewClient(os.Getenv("APHEX_WORKER_SOCKET")), workerRoot: workerRoot,
+		git: repositories, store: bucket, records: records, identity: id,
+		kube: client, namespace: os.Getenv("APHEX_NAMESPACE"), pipeline: pipelineName,
+	}.stages()
+	cfg.Logs, cfg.Recorder = bucket, stageRecorder{records}
+	logger.InfoContext(ctx, "plugin composed", slog.String("pipeline", pipelineName), slog.Int("stages", len(cfg.Registry)))
+	return cfg, nil
+}
+
+// gitClient reads the mounted Secret, which may be absent, and hides its
+// password from here on.
+func gitClient(private string, redactor *redact.Redactor) (*git.Client, error) {
+	credentials := os.Getenv("APHEX_GIT_CREDENTIALS")
+	password, err := os.ReadFile(filepath.Join(credentials, "password"))
+	switch {
+	case err == nil:
+		redactor.Add(string(password))
+	case !errors.Is(err, os.ErrNotExist):
+		return nil, fmt.Errorf("read the git credentials: %w", err)
+	}
+	return git.New(git.Config{
+		Home: filepath.Join(private, "git-home"), Credentials: credentials, Path: os.Getenv("PATH"),
+		SecretName: "the pipeline's git Secret (gitSecret of its installation)",
+	})
+}
+
+// notInstalled are the stages of a pod that lacks the generated template's
+// settings: each says so.
+func notInstalled() task.Registry {
+	stages := task.Registry{task.StageNoop: task.RunnerFunc(noop)}
+	missing := task.RunnerFunc(func(context.Context, task.Request, task.Env) (task.Result, error) {
+		return task.Result{}, fault.Newf(fault.User, fault.InstallationMissing, "start the stage",
+			"Start runs from the WorkflowTemplate that `aphex generate` makes, and apply that again if it is old",
+			"the pod has no pipeline settings (APHEX_PIPELINE, APHEX_BUCKET)")
+	})
+	for _, stage := range []string{task.StageValidate, task.StageBuild, task.StageDeployPipeline, task.StageDeployEnv, task.StageTest, task.StageFinish} {
+		stages[stage] = missing
+	}
+	return stages
+}

@@ -1,0 +1,179 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/aphex-pipeline/aphex/internal/awsauth"
+	"github.com/aphex-pipeline/aphex/internal/fault"
+	"github.com/aphex-pipeline/aphex/internal/git"
+	"github.com/aphex-pipeline/aphex/internal/pipeline"
+	"github.com/aphex-pipeline/aphex/internal/record"
+	"github.com/aphex-pipeline/aphex/internal/redact"
+	"github.com/aphex-pipeline/aphex/internal/store"
+	"github.com/aphex-pipeline/aphex/internal/version"
+	"github.com/aphex-pipeline/aphex/internal/worker"
+	"github.com/aphex-pipeline/aphex/plugin/journal"
+	"github.com/aphex-pipeline/aphex/tasks/task"
+)
+
+// taskFlags are the flags of `aphex task`.
+type taskFlags struct {
+	dir, repo, commit, branch, config, pipeline, environment, run, region, endpoint, gitCredentials string
+}
+
+// localStages can run without a cluster.
+func localStages() []string {
+	return []string{task.StageValidate, task.StageBuild, task.StageDeployEnv, task.StageTest, task.StageFinish}
+}
+
+func newTask() *cobra.Command {
+	f := taskFlags{}
+	cmd := &cobra.Command{
+		Use:   "task STAGE",
+		Short: "Run one stage of a pipeline in the foreground, without a cluster",
+		Long: `Runs one stage (` + strings.Join(localStages(), ", ") + `) on this machine: a worker
+is started for the user's commands, a folder stands for the bucket, and AWS
+credentials are those of the environment. Stages of one --run share their
+workspace, so build, deploy-env and test can follow one another.
+
+The user's commands run as you do, on this machine: run only what you trust.`,
+		Args: exactArgs(1, "one argument: the stage"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if !slices.Contains(localStages(), args[0]) {
+				return usageError{fmt.Errorf("stage %q cannot be run here; allowed are %s", args[0], strings.Join(localStages(), ", "))}
+			}
+			return runTask(cmd, args[0], f)
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&f.dir, "dir", ".aphex", "folder for the workspace and what stands for the bucket")
+	flags.StringVar(&f.repo, "repo", "", "repository URL; file:// works too (required)")
+	flags.StringVar(&f.commit, "commit", "", "commit to work on, 40 hexadecimal digits (required)")
+	flags.StringVar(&f.branch, "branch", pipeline.DefaultBranch, "branch of the commit")
+	flags.StringVar(&f.config, "config", pipeline.DefaultFile, "path of the configuration inside the repository")
+	flags.StringVar(&f.pipeline, "pipeline", "local", "name of the pipeline")
+	flags.StringVar(&f.environment, "environment", "", "environment, for deploy-env and test")
+	flags.StringVar(&f.run, "run", "local", "name of the run; stages of one run share their workspace")
+	flags.StringVar(&f.region, "region", "", "AWS region of the base credentials")
+	flags.StringVar(&f.endpoint, "endpoint-url", "", "AWS endpoint, for emulators")
+	flags.StringVar(&f.gitCredentials, "git-credentials", "", "folder with files username and password")
+	return cmd
+}
+
+// runTask starts a worker, runs the stage and prints its result as JSON.
+func runTask(cmd *cobra.Command, stage string, f taskFlags) error {
+	if f.repo == "" || f.commit == "" {
+		return usageError{errors.New("--repo and --commit are required")}
+	}
+	dir, err := filepath.Abs(filepath.Join(f.dir, f.run))
+	if err != nil {
+		return err
+	}
+	redactor := redact.New()
+	p, err := localParts(dir, f, redactor)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(cmd.Context())
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	logger := slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: slog.LevelWarn}))
+	var workerErr error
+	wg.Go(func() {
+		workerErr = worker.Serve(ctx, worker.ServerConfig{
+			Socket: p.socket, Root: p.workerRoot, Environ: os.Environ(), Version: version.Get().Version, Logger: logger,
+		})
+	})
+	// Every call is a try of its own; only inside a cluster is one resumed.
+	epoch := time.Now().UTC().Format(time.RFC3339Nano)
+	req := task.Request{
+		Run:   task.Run{Namespace: "local", Name: f.run, UID: f.run, Epoch: epoch},
+		Stage: stage, Node: f.run + "." + record.StageName(stage, f.environment), Pipeline: f.pipeline, Environment: f.environment,
+		ConfigPath: f.config, RepoURL: f.repo, Commit: f.commit, Branch: f.branch, WorkflowStatus: "Succeeded",
+	}
+	result, err := localStage(ctx, p.parts, dir, req, cmd, logger, redactor)
+	if err != nil {
+		return errors.Join(err, workerErr)
+	}
+	out := json.NewEncoder(cmd.OutOrStdout())
+	out.SetIndent("", "  ")
+	return out.Encode(map[string]any{"stage": stage, "message": result.Message, "reason": result.Reason, "outputs": result.Outputs})
+}
+
+// localStage runs the stage with a journal in a folder and its log on stderr.
+func localStage(ctx context.Context, p parts, dir string, req task.Request, cmd *cobra.Command, logger *slog.Logger, redactor *redact.Redactor) (task.Result, error) {
+	book, err := journal.NewFiles(filepath.Join(dir, "journal"), "local").Open(ctx, req.Run)
+	if err != nil {
+		return task.Result{}, err
+	}
+	if _, err := book.Begin(ctx, journal.Entry{Key: req.Key(), Stage: req.Stage, StartedAt: time.Now().UTC()}); err != nil {
+		return task.Result{}, err
+	}
+	recorder := stageRecorder{p.records}
+	began := time.Now()
+	if err := recorder.StageStarted(ctx, req, began); err != nil {
+		return task.Result{}, err
+	}
+	output := redact.NewWriter(cmd.ErrOrStderr(), redactor)
+	result, err := p.stages()[req.Stage].Run(ctx, req, task.Env{
+		Output: output, Logger: logger, Progress: func(string) {}, Effects: bookEffects{book, req.Key()},
+	})
+	phase, message, reason := "Succeeded", result.Message, result.Reason
+	if err != nil {
+		phase, message, reason = "Failed", redactor.String(fault.Message(err)), string(fault.From(err).Reason)
+	}
+	return result, errors.Join(err, output.Flush(), recorder.StageEnded(context.WithoutCancel(ctx), req, began, time.Now(), phase, message, reason))
+}
+
+// bookEffects are the effects of one stage in a journal's book.
+type bookEffects struct {
+	book journal.Book
+	key  string
+}
+
+func (b bookEffects) Put(ctx context.Context, name string, value []byte) error {
+	return b.book.PutEffect(ctx, b.key, name, value)
+}
+
+func (b bookEffects) Get(ctx context.Context, name string) ([]byte, bool, error) {
+	return b.book.Effect(ctx, b.key, name)
+}
+
+// local is the parts of a run on this machine.
+type local struct {
+	parts
+	socket string
+}
+
+func localParts(dir string, f taskFlags, redactor *redact.Redactor) (local, error) {
+	private, root := filepath.Join(dir, "private"), filepath.Join(dir, "worker")
+	for _, d := range []string{private, root} {
+		if err := os.MkdirAll(d, 0o750); err != nil {
+			return local{}, fmt.Errorf("make the run's folders: %w", err)
+		}
+	}
+	repositories, err := git.New(git.Config{Home: filepath.Join(private, "git-home"), Credentials: f.gitCredentials, Path: os.Getenv("PATH"), AllowFile: true})
+	if err != nil {
+		return local{}, err
+	}
+	socket := filepath.Join(dir, "worker.sock")
+	bucket := store.NewDir(filepath.Join(dir, "bucket"))
+	return local{socket: socket, parts: parts{
+		privateDir: private, worker: worker.NewClient(socket), workerRoot: root, git: repositories,
+		store: bucket, records: record.New(bucket), pipeline: f.pipeline,
+		identity: &identity{options: awsauth.Options{Region: f.region, EndpointURL: f.endpoint}, redactor: redactor},
+	}}, nil
+}

@@ -1,0 +1,187 @@
+package main
+
+import (
+	"context"
+	"io"
+	"path/filepath"
+	"sync"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+
+	"github.com/aphex-pipeline/aphex/internal/awsauth"
+	"github.com/aphex-pipeline/aphex/internal/fault"
+	"github.com/aphex-pipeline/aphex/internal/git"
+	"github.com/aphex-pipeline/aphex/internal/kube"
+	"github.com/aphex-pipeline/aphex/internal/pipeline"
+	"github.com/aphex-pipeline/aphex/internal/record"
+	"github.com/aphex-pipeline/aphex/internal/redact"
+	"github.com/aphex-pipeline/aphex/internal/revision"
+	"github.com/aphex-pipeline/aphex/internal/store"
+	"github.com/aphex-pipeline/aphex/internal/worker"
+	"github.com/aphex-pipeline/aphex/internal/worker/commands"
+	"github.com/aphex-pipeline/aphex/internal/workspace"
+	"github.com/aphex-pipeline/aphex/tasks/build"
+	"github.com/aphex-pipeline/aphex/tasks/deploy"
+	"github.com/aphex-pipeline/aphex/tasks/finish"
+	"github.com/aphex-pipeline/aphex/tasks/synth"
+	"github.com/aphex-pipeline/aphex/tasks/task"
+	"github.com/aphex-pipeline/aphex/tasks/test"
+	"github.com/aphex-pipeline/aphex/tasks/validate"
+	"github.com/aphex-pipeline/aphex/tasks/workflow"
+)
+
+// objects is the bucket, or a folder that stands for it.
+type objects interface {
+	Put(ctx context.Context, key string, body io.Reader, opts store.PutOptions) (store.Object, error)
+	Get(ctx context.Context, key string) (io.ReadCloser, store.Object, error)
+	List(ctx context.Context, prefix string) ([]store.Object, error)
+	URL(key string) string
+}
+
+// parts are what stages are made of.
+type parts struct {
+	// privateDir is reachable by this process alone.
+	privateDir string
+	worker     *worker.Client
+	// workerRoot is the worker's root folder as its commands see it.
+	workerRoot string
+	git        *git.Client
+	store      objects
+	records    *record.Recorder
+	identity   *identity
+	// kube is nil outside of a cluster: stages then do without.
+	kube                *kube.Client
+	namespace, pipeline string
+}
+
+// stages composes every stage of a run.
+func (p parts) stages() task.Registry {
+	files := workspace.New(workspace.Config{
+		Private: filepath.Join(p.privateDir, "workspace"), Worker: p.worker, Store: p.store, Git: p.git,
+	})
+	deployConfig := deploy.Config{
+		Workspace: files, Store: p.store, Base: p.identity.base,
+		Synth: synthesizer{synth.New(synth.Config{Worker: p.worker, Private: filepath.Join(p.privateDir, "assemblies")})},
+	}
+	validateConfig := validate.Config{
+		Workspace: files, Programs: p.worker, FirstProgram: commands.FirstProgram, Identity: p.identity.prove,
+	}
+	stages := task.Registry{
+		task.StageBuild: build.New(build.Config{
+			Workspace: files, Worker: p.worker, Trees: p.worker, Store: p.store, Credentials: p.identity.own,
+		}),
+		task.StageTest: test.New(test.Config{
+			Workspace: files, Worker: p.worker, Trees: p.worker, Store: p.store,
+			Credentials: p.identity.target, WorkerRoot: p.workerRoot,
+		}),
+		task.StageFinish: finish.New(p.records),
+		task.StageNoop:   task.RunnerFunc(noop),
+	}
+	if p.kube != nil {
+		deployConfig.Guard = revision.New(p.kube, p.namespace, p.pipeline)
+		validateConfig.Start = validate.NewReplacer(p.kube)
+		stages[task.StageDeployPipeline] = workflow.NewStage(workflow.Config{Kube: p.kube, Workspace: files})
+	}
+	stages[task.StageDeployEnv] = deploy.New(deployConfig)
+	stages[task.StageValidate] = validate.New(validateConfig)
+	return stages
+}
+
+// noop is the stage that does nothing, for measurements of everything else.
+func noop(context.Context, task.Request, task.Env) (task.Result, error) {
+	return task.Result{Message: "nothing to do"}, nil
+}
+
+// synthesizer gives tasks/synth the request type of tasks/deploy, which do not
+// know each other.
+type synthesizer struct{ *synth.Synthesizer }
+
+func (s synthesizer) Synth(ctx context.Context, req deploy.SynthRequest, out io.Writer) (string, error) {
+	return s.Synthesizer.Synth(ctx, synth.Request(req), out)
+}
+
+// identity hands out AWS credentials to stages and to the commands that may
+// have them.
+type identity struct {
+	options  awsauth.Options
+	redactor *redact.Redactor
+
+	mu   sync.Mutex
+	conf *aws.Config
+}
+
+// base is the process's own identity, read once.
+func (i *identity) base(ctx context.Context) (aws.Config, error) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.conf == nil {
+		conf, err := awsauth.Base(ctx, i.options)
+		if err != nil {
+			return aws.Config{}, err
+		}
+		i.conf = &conf
+	}
+	return i.conf.Copy(), nil
+}
+
+// session is the role an environment is deployed with: the configured one,
+// else that of the CDK's bootstrap.
+func (i *identity) session(ctx context.Context, req task.Request, target pipeline.Environment) (awsauth.Session, error) {
+	base, err := i.base(ctx)
+	if err != nil {
+		return awsauth.Session{}, err
+	}
+	sessions := awsauth.NewSessions(base, awsauth.SessionName(req.Pipeline, req.Run.Name, req.Stage))
+	caller, err := sessions.Caller(ctx)
+	if err != nil {
+		return awsauth.Session{}, err
+	}
+	role := awsauth.Role{ARN: target.RoleARN, ExternalID: target.ExternalID}
+	if role.ARN == "" {
+		role.ARN = awsauth.BootstrapDeployRole(caller.Partition, target.Account, target.Region)
+	}
+	return sessions.For(ctx, awsauth.Target{Environment: target.Name, Account: target.Account, Region: target.Region}, &role)
+}
+
+// prove assumes an environment's role and compares the account.
+func (i *identity) prove(ctx context.Context, req task.Request, target pipeline.Environment) error {
+	_, err := i.session(ctx, req, target)
+	return err
+}
+
+// own returns the process's own credentials as variables of a command.
+func (i *identity) own(ctx context.Context, _ task.Request) (map[string]string, error) {
+	base, err := i.base(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return i.variables(ctx, base)
+}
+
+// target returns an environment's credentials as variables of a command.
+func (i *identity) target(ctx context.Context, req task.Request, target pipeline.Environment) (map[string]string, error) {
+	session, err := i.session(ctx, req, target)
+	if err != nil {
+		return nil, err
+	}
+	return i.variables(ctx, session.Config)
+}
+
+// variables are the credentials as the AWS SDKs and command line read them.
+// From here on they are hidden in logs and messages.
+func (i *identity) variables(ctx context.Context, conf aws.Config) (map[string]string, error) {
+	creds, err := conf.Credentials.Retrieve(ctx)
+	if err != nil {
+		return nil, fault.Wrap(fault.User, fault.CredentialsMissing, "get credentials for the commands",
+			"Check the role of the workflow's service account", err)
+	}
+	i.redactor.Add(creds.SecretAccessKey, creds.SessionToken)
+	vars := map[string]string{
+		"AWS_ACCESS_KEY_ID": creds.AccessKeyID, "AWS_SECRET_ACCESS_KEY": creds.SecretAccessKey, "AWS_SESSION_TOKEN": creds.SessionToken,
+		"AWS_REGION": conf.Region, "AWS_DEFAULT_REGION": conf.Region,
+	}
+	if i.options.EndpointURL != "" {
+		vars["AWS_ENDPOINT_URL"] = i.options.EndpointURL
+	}
+	return vars, nil
+}
