@@ -235,7 +235,8 @@ ls /sys/class/net /run/netns | grep -F "$id"
 iptables-save | grep -F -e "$id"
 find /sys/fs/cgroup -maxdepth 2 -name "*$id*"
 find /run/aphex-cluster /var/lib/cni -name "*$id*"
-find /var/log/containers /run/containerd/s -lname "$dir*"
+find /var/log/containers -lname "$dir*"
+grep -l -F "$dir" -r /var/lib/cni
 for p in /proc/[0-9]*; do
   grep -q "^State:.*zombie" $p/status && continue
   [ "$(readlink $p/cwd)" = "$dir" ] && echo "$p $(cat $p/comm) in $dir"

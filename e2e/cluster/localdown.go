@@ -141,7 +141,10 @@ func (l *local) removeStrayFiles() error {
 		return err
 	}
 	for _, note := range notes {
-		problems = append(problems, os.Remove(note))
+		// Pods have a note for the loopback interface besides, under a name
+		// that all clusters share.
+		pod := strings.TrimSuffix(strings.TrimPrefix(filepath.Base(note), l.networkName()+"-"), "-eth0")
+		problems = append(problems, os.Remove(note), os.RemoveAll(filepath.Join(networkResults, "cni-loopback-"+pod+"-lo")))
 	}
 	return errors.Join(problems...)
 }

@@ -28,6 +28,9 @@ func (l *local) containerdSocket() string {
 // writeSettings writes keys, kubeconfigs and the configuration files of
 // containerd, its networks and the kubelet.
 func (l *local) writeSettings(context.Context) error {
+	if err := os.RemoveAll(l.state.logs()); err != nil {
+		return err
+	}
 	for _, dir := range []string{"log", "pki", "cni", "kubelet", "etcd"} {
 		if err := os.MkdirAll(l.state.path(dir), 0o755); err != nil {
 			return err
@@ -112,7 +115,6 @@ func writeKubeconfig(path, server, caFile, certFile, keyFile string) error {
 		}
 		data[i] = base64.StdEncoding.EncodeToString(content)
 	}
-	type object = map[string]any
 	config, err := yaml.Marshal(object{
 		"apiVersion": "v1", "kind": "Config", "current-context": "aphex",
 		"clusters": []object{{"name": "aphex", "cluster": object{"server": server, "certificate-authority-data": data[0]}}},
@@ -200,7 +202,6 @@ func (l *local) snapshotter() string {
 // kubeletConfig is the kubelet's configuration. Nothing is ever evicted: the
 // disk is the developer's.
 func (l *local) kubeletConfig() map[string]any {
-	type object = map[string]any
 	return object{
 		"apiVersion":               "kubelet.config.k8s.io/v1beta1",
 		"kind":                     "KubeletConfiguration",
