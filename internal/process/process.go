@@ -271,6 +271,9 @@ func (p *Process) Wait() (Exit, error) {
 	held = p.drain() || held
 	waitErr := p.child.Wait()
 	exit := Exit{Tail: p.tail.bytes(), Duration: time.Since(p.started)}
+	if p.child.ProcessState == nil { // somebody else reaped it
+		return exit, fmt.Errorf("wait for %s: %w", p.cmd.Name, waitErr)
+	}
 	exit.code(p.child.ProcessState)
 	if held && warning == "" && p.ctx() == nil {
 		warning = "processes it left running still held its output and were ended"

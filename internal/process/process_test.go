@@ -308,11 +308,13 @@ func TestRun_KeepsTheLast64KiB(t *testing.T) {
 	require.True(t, strings.HasSuffix(out.String(), string(exit.Tail)))
 }
 
-// slow is a writer that takes its time, as a congested log does.
+// slow is a writer that takes its time in the end, as a congested log does.
 type slow struct{ buffer }
 
 func (s *slow) Write(p []byte) (int, error) {
-	time.Sleep(500 * time.Millisecond)
+	if len(s.String()) > 200<<10 {
+		time.Sleep(1200 * time.Millisecond)
+	}
 	return s.buffer.Write(p)
 }
 

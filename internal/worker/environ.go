@@ -18,6 +18,9 @@ const markVar = "APHEX_COMMAND_ID"
 // namespace: they differ from pod to pod and are no part of the image.
 var serviceLink = regexp.MustCompile(`_SERVICE_HOST$|_SERVICE_PORT(_\w+)?$|_PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?$`)
 
+// serviceURL is the value of the one link whose name tells nothing (SHOP_PORT).
+var serviceURL = regexp.MustCompile(`^(tcp|udp|sctp)://`)
+
 // inherited returns what of the container's environment commands may see: what
 // the image declares (JAVA_HOME, GOPATH, NODE_PATH …) without what the cluster
 // or we put there.
@@ -43,7 +46,7 @@ func withheld(key, value string) bool {
 		return true
 	}
 	return serviceLink.MatchString(key) ||
-		strings.HasSuffix(key, "_PORT") && regexp.MustCompile(`^(tcp|udp|sctp)://`).MatchString(value)
+		strings.HasSuffix(key, "_PORT") && serviceURL.MatchString(value)
 }
 
 // baseEnv is the default environment of every command below root.

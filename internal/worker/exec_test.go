@@ -351,11 +351,14 @@ func TestExec_ConcurrentCommandsAreApart(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	group.Go(func() {
-		_, _ = b.Exec(ctx, worker.Command{Script: `setsid bash -c 'echo daemon $BASHPID; sleep 60' & setsid env -i sleep 61 & echo env $!; wait`}, &long)
+		_, _ = b.Exec(ctx, worker.Command{Script: `
+			setsid bash -c 'echo daemon $BASHPID; sleep 60' &
+			setsid env -i bash -c '(echo env $BASHPID; exec sleep 61) &'
+			wait`}, &long)
 	})
 	daemon, bare := long.line(t, "daemon "), long.line(t, "env ")
 	for range 5 {
-		exit, _ := b.script(t, "sleep 60 & setsid sleep 60 & true")
+		exit, _ := b.script(t, "exec >/dev/null 2>&1; sleep 60 & setsid sleep 60 & true")
 		require.Contains(t, exit.Warning, "left running")
 	}
 	for _, pid := range []string{daemon, bare} {
