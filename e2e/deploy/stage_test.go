@@ -158,6 +158,13 @@ func (s *stage) run(commit string, edit ...func(*task.Request)) (task.Result, er
 	})
 }
 
+// repeat runs the same execution again.
+func (s *stage) repeat(commit string) (task.Result, error) {
+	s.t.Helper()
+	s.written = len(s.writes())
+	return s.run(commit)
+}
+
 const manifest = `{"version": "55.0.0", "artifacts": {
   "data.assets": {"type": "cdk:asset-manifest", "properties": {"file": "data.assets.json", "requiresBootstrapStackVersion": 6, "bootstrapStackVersionSsmParameter": "/cdk-bootstrap/hnb659fds/version"}},
   "api.assets": {"type": "cdk:asset-manifest", "properties": {"file": "api.assets.json"}},
@@ -225,6 +232,12 @@ func TestStage_DeploysExactlyTheConfiguredStacks(t *testing.T) {
 	writes := s.writes()
 	first := strings.Join(writes[:3], " ")
 	require.Equal(t, "PutObject PutObject PutObject", first, "assets come before the first stack: %v", writes)
+
+	again, err := s.repeat("b")
+	require.NoError(t, err)
+	require.Equal(t, got.Outputs[task.OutputStacks], again.Outputs[task.OutputStacks])
+	require.Contains(t, again.Message, s.prefix+"-data created, "+s.prefix+"-api created", "the same execution has the same result")
+	require.Len(t, s.writes(), len(writes), "and does nothing again")
 
 	s.journal = newMemory()
 	s.written = len(writes)

@@ -12,7 +12,7 @@ import (
 // Retryer returns the SDK's retryer with at most attempts tries of one request
 // and at most longest between two, which also repeats requests whose answer
 // broke off. Everything sent through it must bear being sent twice.
-func Retryer(attempts int, longest time.Duration) aws.Retryer {
+func Retryer(attempts int, longest time.Duration) *retry.Standard {
 	return retry.NewStandard(func(o *retry.StandardOptions) {
 		o.MaxAttempts = attempts
 		o.MaxBackoff = longest

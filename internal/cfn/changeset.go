@@ -201,16 +201,19 @@ func (o *operation) carryOut(ctx context.Context, set *changeSet) (Result, error
 	return o.watch(ctx, set)
 }
 
+// awaitChangeSet returns the change set once it is worked out. One that cannot
+// be found may only just have been created: reads lag behind writes.
 func (o *operation) awaitChangeSet(ctx context.Context, set *changeSet) (*changeSet, error) {
+	began := time.Now()
 	for pause := o.d.cfg.Limits.pause(); ; {
 		next, err := o.describeChangeSet(ctx, set.stack, set.arn)
 		if err != nil {
 			return nil, err
 		}
-		if next == nil {
+		switch {
+		case next == nil && time.Since(began) > lag:
 			return nil, o.replan()
-		}
-		if !next.pending() {
+		case next != nil && !next.pending():
 			return next, nil
 		}
 		if !pause.wait(ctx) {

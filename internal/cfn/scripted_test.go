@@ -185,11 +185,9 @@ func (m *memory) Put(_ context.Context, name string, value []byte) error {
 }
 
 func (m *memory) Get(_ context.Context, name string) ([]byte, bool, error) {
-	v, ok := m.entries.Load(name)
-	if !ok {
-		return nil, false, nil
-	}
-	return v.([]byte), true, nil
+	v, _ := m.entries.Load(name)
+	value, ok := v.([]byte)
+	return value, ok, nil
 }
 
 func (s *script) deploy(t *testing.T, edit func(*cfn.Input), configure ...func(*cfn.Config)) (cfn.Result, error) {
