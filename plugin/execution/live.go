@@ -37,8 +37,11 @@ type execution struct {
 	reported string
 	// reportedAt is zero before the first report.
 	reportedAt time.Time
-	final      []byte
-	ended      bool
+	// begun is set once the journal has said that there is no final reply yet:
+	// before that, nothing may be reported.
+	begun bool
+	final []byte
+	ended bool
 }
 
 func newExecution(key string, call argo.Call) *execution {
@@ -103,6 +106,12 @@ func (x *execution) firstPoll() bool {
 	return x.reportedAt.IsZero()
 }
 
+func (x *execution) setBegun() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.begun = true
+}
+
 func (x *execution) setProgress(message string) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -115,7 +124,7 @@ func (x *execution) report(every time.Duration) (string, bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	first := x.reportedAt.IsZero()
-	if x.ended || (!first && (x.progress == x.reported || time.Since(x.reportedAt) < every)) {
+	if !x.begun || x.ended || (!first && (x.progress == x.reported || time.Since(x.reportedAt) < every)) {
 		return "", false
 	}
 	x.reported, x.reportedAt = x.progress, time.Now()
@@ -130,8 +139,10 @@ func (e *Engine) work(ctx context.Context, r *run, x *execution) {
 
 	entry, err := e.beginEntry(ctx, r, x)
 	switch {
-	case errors.Is(err, journal.ErrFenced), ctx.Err() != nil:
+	case errors.Is(err, journal.ErrFenced):
 		e.lost(r, err)
+		return
+	case ctx.Err() != nil:
 		return
 	case err != nil:
 		x.finish(e.finalReply(&x.call, e.failure(err), "", "").Encode())
@@ -140,6 +151,7 @@ func (e *Engine) work(ctx context.Context, r *run, x *execution) {
 		x.finish(entry.Final)
 		return
 	}
+	x.setBegun()
 	e.record(ctx, x, "start", func(ctx context.Context, rec Recorder) error {
 		return rec.StageStarted(ctx, x.call.Request, entry.StartedAt)
 	})
@@ -152,11 +164,12 @@ func (e *Engine) work(ctx context.Context, r *run, x *execution) {
 		logger.InfoContext(ctx, "stage detached", slog.String("cause", fmt.Sprint(context.Cause(taskCtx))))
 		return
 	}
-	e.conclude(context.WithoutCancel(ctx), r, x, entry, o, log)
+	e.conclude(ctx, r, x, entry, o, log)
 }
 
 // conclude uploads the log, records the end and makes the final reply durable.
-func (e *Engine) conclude(ctx context.Context, r *run, x *execution, entry journal.Entry, o outcome, log *stageLog) {
+func (e *Engine) conclude(life context.Context, r *run, x *execution, entry journal.Entry, o outcome, log *stageLog) {
+	ctx := context.WithoutCancel(life)
 	url, warning := e.uploadLog(ctx, &x.call.Request, log, o)
 	reply := e.finalReply(&x.call, o, url, warning)
 	at := time.Now().UTC()
@@ -177,6 +190,9 @@ func (e *Engine) conclude(ctx context.Context, r *run, x *execution, entry journ
 		if errors.Is(err, journal.ErrFenced) {
 			e.lost(r, err)
 			return
+		}
+		if life.Err() != nil {
+			return // the journal has ended with us: the next process goes on
 		}
 		if fault.From(err).Class != fault.Transient {
 			break
@@ -204,9 +220,7 @@ func (e *Engine) beginEntry(ctx context.Context, r *run, x *execution) (entry jo
 
 // lost stops everything of a run whose journal belongs to another pod now.
 func (e *Engine) lost(r *run, err error) {
-	if err != nil {
-		e.cfg.Logger.Error("run has been taken over by another pod", slog.String("workflow_uid", r.id.UID), slog.String("err", err.Error()))
-	}
+	e.cfg.Logger.Error("run has been taken over by another pod", slog.String("workflow_uid", r.id.UID), slog.String("err", err.Error()))
 	e.cancelRun(r.id.UID, func(*execution) bool { return true }, detached())
 }
 
@@ -309,7 +323,7 @@ func (e *Engine) record(ctx context.Context, x *execution, what string, call fun
 
 // effects is the stage's part of the journal.
 type effects struct {
-	book journal.Book
+	book journal.Effects
 	key  string
 }
 

@@ -85,9 +85,14 @@ func (e *Engine) open(ctx context.Context, r *run) {
 		e.cfg.Logger.WarnContext(ctx, "run cannot be opened", slog.Int("try", try+1), slog.String("err", err.Error()))
 	}
 	close(r.ready)
-	if r.err == nil && !r.isBlind() {
+	if r.err != nil {
+		return
+	}
+	if !r.isBlind() {
 		e.follow(ctx, r)
 	}
+	<-ctx.Done()
+	r.book.Wait()
 }
 
 func (e *Engine) openOnce(ctx context.Context, r *run) (journal.Book, error) {

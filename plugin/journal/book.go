@@ -48,6 +48,7 @@ type book struct {
 	now     func() time.Time
 	changes chan *change
 	closed  <-chan struct{}
+	ended   chan struct{} // closed once the writer has ended
 
 	mu      sync.Mutex // guards what follows
 	doc     *document  // as last stored
@@ -57,13 +58,16 @@ type book struct {
 
 // open claims the document in back and starts the writer, which ends with ctx.
 func open(ctx context.Context, back backend, podUID string, now func() time.Time) (*book, error) {
-	b := &book{back: back, podUID: podUID, now: now, changes: make(chan *change), closed: ctx.Done()}
+	b := &book{back: back, podUID: podUID, now: now, changes: make(chan *change), closed: ctx.Done(), ended: make(chan struct{})}
 	if err := b.claim(ctx); err != nil {
 		return nil, err
 	}
 	go b.run(ctx)
 	return b, nil
 }
+
+// Wait implements Book.
+func (b *book) Wait() { <-b.ended }
 
 // claim makes this process the holder, whoever was before.
 func (b *book) claim(ctx context.Context) error {
@@ -110,6 +114,7 @@ func unwritten(err error) error {
 
 // run is the one writer: it takes all changes that wait and writes them as one.
 func (b *book) run(ctx context.Context) {
+	defer close(b.ended)
 	for {
 		select {
 		case <-ctx.Done():

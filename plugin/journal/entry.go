@@ -86,14 +86,23 @@ type Book interface {
 	// End records the final reply of the execution. Only the first one counts:
 	// the entry that is returned holds it.
 	End(ctx context.Context, key string, final []byte, phase string, at time.Time) (Entry, error)
-	// PutEffect records value (JSON) under name.
-	PutEffect(ctx context.Context, key, name string, value []byte) error
-	// Effect returns the value recorded under name.
-	Effect(ctx context.Context, key, name string) ([]byte, bool, error)
+	Effects
 	// Entry returns the entry of key.
 	Entry(ctx context.Context, key string) (Entry, bool, error)
 	// Entries returns all entries, of all tries of the run, oldest first.
 	Entries(ctx context.Context) ([]Entry, error)
+	// Wait returns once the context of Open has ended and nothing is written
+	// any more.
+	Wait()
+}
+
+// Effects is the part of a Book that belongs to the stages.
+type Effects interface {
+	// PutEffect records value (JSON) under name. The limits are those of
+	// task.Effects.
+	PutEffect(ctx context.Context, key, name string, value []byte) error
+	// Effect returns the value recorded under name.
+	Effect(ctx context.Context, key, name string) ([]byte, bool, error)
 }
 
 // Journal opens books.
