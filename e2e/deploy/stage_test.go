@@ -359,3 +359,31 @@ func TestStage_ConfiguredRoleDeploysAndPublishes(t *testing.T) {
 	}
 	require.Equal(t, []string{"arn:aws:iam::222222222222:role/deployer"}, roles)
 }
+
+// TestStage_NestedStack deploys a nested stack as the CDK makes it, and finds
+// the cause of its failure by construct path.
+func TestStage_NestedStack(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, emulator(t))
+	s.config = strings.Replace(s.config, s.expand("  - {name: PREFIX-api, path: infra}\n"), "", 1)
+	s.replace("data.template.json", `{"Resources": {`, `{"Resources": {"Nest": {"Type": "AWS::CloudFormation::Stack",
+		"Properties": {"TemplateURL": {"Fn::Join": ["", ["https://s3.eu-west-1.", {"Ref": "AWS::URLSuffix"}, "/cdk-hnb659fds-assets-222222222222-eu-west-1/KEY/nested1.json"]]}},
+		"Metadata": {"aws:cdk:path": "PREFIX-data/Nest.NestedStack/Nest.NestedStackResource", "aws:asset:path": "nested.template.json"}},`)
+	s.replace("data.assets.json", `"files": {`, `"files": {"n": {"displayName": "nested template", "source": {"path": "nested.template.json", "packaging": "file"}, `+fmt.Sprintf(destination, "KEY/nested1.json")+`},`)
+	s.files["nested.template.json"] = s.expand(`{"Resources": {"Inner": {"Type": "AWS::SSM::Parameter", "Properties": {"Type": "String", "Value": "x"}, "Metadata": {"aws:cdk:path": "PREFIX-data/Nest/Inner/Resource"}}}}`)
+	_, err := s.run("b")
+	require.NoError(t, err, s.log.String())
+	require.Regexp(t, s.expand(`(?m) dev PREFIX-data CREATE_COMPLETE AWS::SSM::Parameter Nest/Inner \(PREFIX-data/Nest/Inner/Resource\)$`), s.log.String())
+
+	s.journal, s.written = newMemory(), len(s.writes())
+	for _, file := range []string{"data.template.json", "data.assets.json"} {
+		s.replace(file, "nested1.json", "nested2.json")
+	}
+	s.replace("data.assets.json", "KEY/data.json", "KEY/data2.json")
+	s.replace("manifest.json", "KEY/data.json", "KEY/data2.json")
+	s.replace("nested.template.json", `"Type": "String"`, `"Type": "Bogus"`)
+	_, err = s.run("c")
+	require.ErrorIs(t, err, &fault.Fault{Reason: fault.StackFailed, Err: errors.New("stack")})
+	require.Contains(t, fault.Message(err), s.expand("resource PREFIX-data/Nest/Inner/Resource [Nest/Inner] (AWS::SSM::Parameter)"))
+	require.Contains(t, fault.Message(err), "Bogus")
+}

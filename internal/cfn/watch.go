@@ -280,17 +280,19 @@ func (w *watcher) take(f *follow, root bool, e cfntypes.StackEvent) {
 		}
 	case itself:
 		f.ended = status.Terminal()
-	case isStack && status.InProgress() && strings.HasPrefix(physical, "arn:"):
-		w.follow(physical, append(append([]string{}, f.ids...), aws.ToString(e.LogicalResourceId)))
+	case isStack && strings.HasPrefix(physical, "arn:"):
+		w.follow(physical, append(append([]string{}, f.ids...), aws.ToString(e.LogicalResourceId)), status.InProgress())
 	}
 	w.history.add(w.event(f, e), itself || isStack)
 	w.o.d.cfg.OnEvent(w.history.events[len(w.history.events)-1])
 }
 
-func (w *watcher) follow(arn string, ids []string) {
+// follow adds a nested stack to those whose events are read, or reads it again
+// if something new began there.
+func (w *watcher) follow(arn string, ids []string, began bool) {
 	for _, f := range w.follows {
 		if f.arn == arn {
-			f.ended = false
+			f.ended = f.ended && !began
 			return
 		}
 	}
