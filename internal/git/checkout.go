@@ -40,10 +40,12 @@ func (c *Client) Checkout(ctx context.Context, dir, commit, branch, dst string) 
 	}
 	// The index is written beside the files and moved in at the end.
 	index := filepath.Join(gitDir, "index")
-	err = c.run(ctx, command{
-		op: op, dir: dst, remote: &r,
-		env:  []string{"GIT_DIR=" + dir, "GIT_WORK_TREE=" + dst, "GIT_INDEX_FILE=" + index},
-		args: []string{"read-tree", "--reset", "-u", commit},
+	err = patiently(ctx, func() error {
+		return c.run(ctx, command{
+			op: op, dir: dst, remote: &r,
+			env:  []string{"GIT_DIR=" + dir, "GIT_WORK_TREE=" + dst, "GIT_INDEX_FILE=" + index},
+			args: []string{"read-tree", "--reset", "-u", commit},
+		})
 	})
 	if err != nil {
 		return err

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -156,6 +157,11 @@ func TestClone_AgainFetchesOnlyWhatIsMissing(t *testing.T) {
 	require.NoError(t, client.Clone(t.Context(), dir, s.url, s.side))
 	require.Greater(t, len(s.server.Requests()), before)
 
+	lock := filepath.Join(dir, "refs", "aphex", s.second+".lock")
+	require.NoError(t, os.WriteFile(lock, nil, 0o600))
+	require.NoError(t, client.Clone(t.Context(), dir, s.url, s.second))
+	require.NoFileExists(t, lock, "left by a git that was killed")
+
 	other := newShop(t, gitserver.Config{})
 	require.NoError(t, client.Clone(t.Context(), dir, other.url, other.tip), "another repository replaces it")
 	require.NoError(t, os.Remove(filepath.Join(dir, "HEAD")))
@@ -178,6 +184,29 @@ func TestCheckout_FetchesMissingFilesInOneGo(t *testing.T) {
 	before := len(s.server.Requests())
 	require.NoError(t, client.Checkout(t.Context(), dir, id, "main", filepath.Join(t.TempDir(), "dst")))
 	require.LessOrEqual(t, len(s.server.Requests())-before, 4)
+}
+
+func TestCheckout_TriesAgainWhenTheServerBreaksOff(t *testing.T) {
+	t.Parallel()
+	var broken atomic.Bool
+	s := newShop(t, gitserver.Config{Filter: true, Wrap: func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if broken.CompareAndSwap(true, false) {
+				w.WriteHeader(http.StatusBadGateway)
+				return
+			}
+			next.ServeHTTP(w, r)
+		})
+	}})
+	client := newClient(t, git.Config{})
+	dir, dst := filepath.Join(t.TempDir(), "clone"), filepath.Join(t.TempDir(), "dst")
+	broken.Store(true)
+	require.NoError(t, client.Clone(t.Context(), dir, s.url, s.tip))
+	require.False(t, broken.Load())
+	broken.Store(true)
+	require.NoError(t, client.Checkout(t.Context(), dir, s.tip, "main", dst))
+	require.False(t, broken.Load())
+	require.Equal(t, "3", filesOf(t, dst)["a.txt"])
 }
 
 func TestCheckout_IsARepositoryOfItsOwn(t *testing.T) {

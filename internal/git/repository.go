@@ -30,7 +30,8 @@ const fetchTries = 3
 // Clone makes dir a private bare clone of the repository at rawURL that has
 // commit and its whole history: all commits and folders, and the files that
 // were needed so far where the server can leave out the rest. Called again,
-// also after having been killed, it does what is left to do.
+// also after having been killed, it does what is left to do. Nobody else may
+// use dir meanwhile.
 //
 // Errors: CommitInvalid, CommitUnknown, RepositoryInvalid,
 // RepositoryUnreachable, RepositoryDenied, CloneFailed; Cancelled.
@@ -43,11 +44,32 @@ func (c *Client) Clone(ctx context.Context, dir, rawURL, commit string) error {
 		return err
 	}
 	if readMark(dir).URL != r.url {
-		if err := c.create(ctx, dir, r); err != nil {
-			return err
-		}
+		err = c.create(ctx, dir, r)
+	} else {
+		err = unlock(dir)
+	}
+	if err != nil {
+		return err
 	}
 	return c.ensure(ctx, dir, r, commit)
+}
+
+// unlock removes the locks of a git that was killed. The clone has one user at
+// a time, so nobody holds one.
+func unlock(dir string) error {
+	const op = "open the clone"
+	err := filepath.WalkDir(dir, func(full string, entry fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case entry.IsDir() && entry.Name() == "objects":
+			return fs.SkipDir
+		case !entry.IsDir() && strings.HasSuffix(entry.Name(), ".lock"):
+			return os.Remove(full)
+		}
+		return nil
+	})
+	return fault.Wrap(fault.System, fault.CloneFailed, op, "", err)
 }
 
 func readMark(dir string) mark {
@@ -132,16 +154,21 @@ func (c *Client) fetch(ctx context.Context, dir string, r remote, op string, ref
 	args := append([]string{
 		"fetch", "--progress", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules", "--filter=blob:none", "--end-of-options", "origin",
 	}, refs...)
-	for try := 1; ; try++ {
-		err := c.run(ctx, command{op: op, dir: dir, args: args, remote: &r})
+	return patiently(ctx, func() error { return c.run(ctx, command{op: op, dir: dir, args: args, remote: &r}) })
+}
+
+// patiently tries again what failed for a reason that passes.
+func patiently(ctx context.Context, try func() error) error {
+	for tries := 1; ; tries++ {
+		err := try()
 		f, ok := errors.AsType[*fault.Fault](err)
-		if !ok || f.Class != fault.Transient || try == fetchTries {
+		if !ok || f.Class != fault.Transient || tries == fetchTries {
 			return err
 		}
 		select {
 		case <-ctx.Done():
 			return err
-		case <-time.After(time.Duration(try) * time.Second):
+		case <-time.After(time.Duration(tries) * time.Second):
 		}
 	}
 }
