@@ -106,12 +106,18 @@ func (f *family) sweep(mark string) string {
 	return "processes it left running were ended: " + strings.Join(names, ", ")
 }
 
+// describe names the first few processes and counts the others.
 func describe(procs []proc) string {
+	const limit = 10
 	var parts []string
-	for _, p := range procs {
+	for _, p := range procs[:min(len(procs), limit)] {
 		parts = append(parts, fmt.Sprintf("%s (pid %d)", p.name, p.pid))
 	}
-	return strings.Join(parts, ", ")
+	text := strings.Join(parts, ", ")
+	if more := len(procs) - limit; more > 0 {
+		text += fmt.Sprintf(" and %d more", more)
+	}
+	return text
 }
 
 // kill ends a process with its group: a group is killed in one step, which a

@@ -266,10 +266,12 @@ func TestServe_CancelWorksWithoutTheSocket(t *testing.T) {
 func TestServe_CommandsCannotUseTheWorker(t *testing.T) {
 	t.Parallel()
 	b, _ := dedicated(t)
+	exe, err := os.Executable()
+	require.NoError(t, err)
 	var out output
-	_, err := b.Exec(t.Context(), worker.Command{
-		Script: `"$EXE"; setsid -w env -i "$0" -c "true"; (setsid "$EXE" &); sleep 1`,
-		Env:    map[string]string{"EXE": os.Args[0], roleVar: "client", socketVar: b.socket},
+	_, err = b.Exec(t.Context(), worker.Command{
+		Script: `"$EXE"; (setsid "$EXE" &); until [ -e stop ]; do sleep 0.05; [ $SECONDS -lt 3 ] || touch stop; done`,
+		Env:    map[string]string{"EXE": exe, roleVar: "client", socketVar: b.socket},
 	}, &out)
 	require.NoError(t, err)
 	require.Equal(t, 2, strings.Count(out.String(), "the worker went away"), out.String())
