@@ -3,6 +3,7 @@ package images
 import (
 	"context"
 	"embed"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -30,7 +31,10 @@ var baseFiles embed.FS
 
 // buildahEngine builds with Debian's buildah, without a container runtime, in
 // a storage of its own that is removed afterwards.
-type buildahEngine struct{}
+type buildahEngine struct {
+	// dir is where storages are made.
+	dir string
+}
 
 func (buildahEngine) name() string { return "buildah" }
 
@@ -44,12 +48,15 @@ func (e buildahEngine) base() *toolcache.Recipe {
 }
 
 func (e buildahEngine) build(ctx context.Context, d dockerfile, base, out string, log io.Writer) error {
-	storage, err := newStorage(filepath.Dir(out))
+	storage, err := newStorage(e.dir)
 	if err != nil {
 		return err
 	}
-	defer storage.remove()
-	args := append([]string{"build", "--pull-never", "--network", "host", "--file", d.path, "--tag", d.tag}, secrets()...)
+	return errors.Join(e.buildIn(ctx, storage, d, base, out, log), storage.remove())
+}
+
+func (e buildahEngine) buildIn(ctx context.Context, storage *storage, d dockerfile, base, out string, log io.Writer) error {
+	args := append([]string{"--pull-never", "--network", "host", "--file", d.path, "--tag", d.tag}, secrets()...)
 	if d.target != "" {
 		args = append(args, "--target", d.target)
 	}
@@ -59,7 +66,7 @@ func (e buildahEngine) build(ctx context.Context, d dockerfile, base, out string
 		}
 		args = append(args, "--build-arg", "BASE="+baseTag)
 	}
-	if err := storage.run(ctx, log, append(args, d.context)...); err != nil {
+	if err := storage.run(ctx, log, "build", append(args, d.context)...); err != nil {
 		return err
 	}
 	return storage.run(ctx, log, "push", "--quiet", d.tag, "docker-archive:"+out+":"+d.tag)
@@ -68,49 +75,55 @@ func (e buildahEngine) build(ctx context.Context, d dockerfile, base, out string
 // buildBase makes the base image: a minimal Debian tree of the release with
 // its security updates, without what no container reads.
 func (e buildahEngine) buildBase(ctx context.Context, module, out string, log io.Writer) error {
-	work := filepath.Join(out, "work")
-	tree := filepath.Join(work, "context", "tree")
-	if err := os.MkdirAll(filepath.Dir(tree), 0o755); err != nil {
-		return err
-	}
-	if err := baseTree(ctx, filepath.Join(module, "base", "dpkg-excludes"), tree, log); err != nil {
-		return err
-	}
-	// A tar keeps owners, modes and links, which copying files would not.
-	archive := filepath.Join(work, "context", "tree.tar")
-	if err := runCommand(exec.CommandContext(ctx, "tar", "--create", "--numeric-owner", "--file", archive, "--directory", tree, "."), log); err != nil {
-		return err
-	}
-	if err := os.RemoveAll(tree); err != nil {
-		return err
-	}
-	file := filepath.Join(work, "Dockerfile")
-	if err := os.WriteFile(file, []byte("FROM scratch\nADD tree.tar /\nCMD [\"bash\"]\n"), 0o644); err != nil {
+	storage, err := newStorage(e.dir)
+	if err != nil {
 		return err
 	}
 	raw := filepath.Join(out, "raw.tar")
-	if err := e.build(ctx, dockerfile{path: file, context: filepath.Dir(archive), tag: baseTag}, "", raw, log); err != nil {
-		return err
-	}
-	if err := os.RemoveAll(work); err != nil {
+	settings := filepath.Join(module, "base", "dpkg.cfg")
+	if err := errors.Join(e.buildBaseIn(ctx, storage, settings, raw, log), storage.remove()); err != nil {
 		return err
 	}
 	return pack(raw, filepath.Join(out, imageFile), baseTag)
 }
 
+func (e buildahEngine) buildBaseIn(ctx context.Context, storage *storage, settings, out string, log io.Writer) error {
+	// The tree is made in the storage because debootstrap mounts into it.
+	tree, files := filepath.Join(storage.dir, "tree"), filepath.Join(storage.dir, "context")
+	if err := os.Mkdir(files, 0o755); err != nil {
+		return err
+	}
+	if err := baseTree(ctx, settings, tree, log); err != nil {
+		return err
+	}
+	// A tar keeps owners, modes and links, which copying files would not.
+	archive := filepath.Join(files, "tree.tar")
+	pack := exec.CommandContext(ctx, "tar", "--create", "--numeric-owner", "--one-file-system", "--file", archive, "--directory", tree, ".")
+	if err := runCommand(pack, log); err != nil {
+		return err
+	}
+	file := filepath.Join(storage.dir, "Dockerfile")
+	if err := os.WriteFile(file, []byte("FROM scratch\nADD tree.tar /\nCMD [\"bash\"]\n"), 0o644); err != nil {
+		return err
+	}
+	return e.buildIn(ctx, storage, dockerfile{path: file, context: files, tag: baseTag}, "", out, log)
+}
+
 // baseTree fills tree with a Debian system.
-func baseTree(ctx context.Context, excludes, tree string, log io.Writer) error {
-	if err := runCommand(exec.CommandContext(ctx, "debootstrap", "--variant=minbase", suite, tree), log); err != nil {
+func baseTree(ctx context.Context, settings, tree string, log io.Writer) error {
+	bootstrap := exec.CommandContext(ctx, "debootstrap", "--variant=minbase", suite, tree)
+	bootstrap.Env = append(os.Environ(), "DPKG_FORCE=unsafe-io") // a tree half written is thrown away anyway
+	if err := runCommand(bootstrap, log); err != nil {
 		return err
 	}
 	if err := addUpdates(filepath.Join(tree, "etc/apt/sources.list")); err != nil {
 		return err
 	}
-	rules, err := os.ReadFile(excludes)
+	rules, err := os.ReadFile(settings)
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(tree, "etc/dpkg/dpkg.cfg.d/excludes"), rules, 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(tree, "etc/dpkg/dpkg.cfg.d/aphex"), rules, 0o644); err != nil {
 		return err
 	}
 	script := `set -e
@@ -125,7 +138,12 @@ rm -rf /usr/share/man/* /usr/share/info/* /usr/share/locale/* /usr/share/lintian
 	if err := runCommand(exec.CommandContext(ctx, "chroot", tree, "sh", "-c", script), log); err != nil {
 		return err
 	}
-	// Device nodes are the container engine's; debootstrap makes some.
+	// Names of this machine, and device nodes: both are the container engine's.
+	for name, content := range map[string]string{"etc/resolv.conf": "", "etc/hostname": "localhost\n"} {
+		if err := os.WriteFile(filepath.Join(tree, name), []byte(content), 0o644); err != nil {
+			return err
+		}
+	}
 	return emptyDir(filepath.Join(tree, "dev"))
 }
 
@@ -157,35 +175,4 @@ func emptyDir(dir string) error {
 		}
 	}
 	return nil
-}
-
-// storage is a place where buildah keeps images.
-type storage struct{ dir string }
-
-func newStorage(parent string) (storage, error) {
-	dir, err := os.MkdirTemp(parent, "storage-")
-	if err != nil {
-		return storage{}, err
-	}
-	// Nothing is pulled from anywhere, so there is nothing to sign or verify.
-	policy := []byte(`{"default": [{"type": "insecureAcceptAnything"}]}`)
-	return storage{dir}, os.WriteFile(filepath.Join(dir, "policy.json"), policy, 0o644)
-}
-
-func (s storage) run(ctx context.Context, log io.Writer, args ...string) error {
-	global := []string{"--root", filepath.Join(s.dir, "root"), "--runroot", filepath.Join(s.dir, "run"), "--storage-driver", "overlay"}
-	// Options that only some subcommands know follow the subcommand.
-	if args[0] != "rm" {
-		args = append([]string{args[0], "--signature-policy", filepath.Join(s.dir, "policy.json")}, args[1:]...)
-	}
-	cmd := exec.CommandContext(ctx, "buildah", append(global, args...)...)
-	cmd.Env = append(os.Environ(), "BUILDAH_ISOLATION=chroot", "BUILDAH_LAYERS=false")
-	return runCommand(cmd, log)
-}
-
-// remove unmounts and removes everything. What a killed build left mounted is
-// unmounted first.
-func (s storage) remove() {
-	_ = s.run(context.Background(), nil, "rm", "--all")
-	_ = os.RemoveAll(s.dir)
 }

@@ -1,7 +1,6 @@
 package images
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -11,23 +10,17 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/aphex-pipeline/aphex/e2e/toolcache"
 )
 
-const (
-	// dockerAnswer is how long a Docker engine may take to say that it is
-	// there.
-	dockerAnswer = 10 * time.Second
-	// stopGrace is how long a stopped build has to clean up.
-	stopGrace = 10 * time.Second
-)
+// dockerAnswer is how long a Docker engine may take to say that it is there.
+const dockerAnswer = 10 * time.Second
 
 // findEngine chooses Docker where its engine answers, else buildah, which it
-// installs if it may.
-func findEngine(ctx context.Context, log io.Writer) (engine, error) {
+// installs if it may and which works in dir.
+func findEngine(ctx context.Context, dir string, log io.Writer) (engine, error) {
 	if docker, err := exec.LookPath("docker"); err == nil {
 		asking, cancel := context.WithTimeout(ctx, dockerAnswer)
 		defer cancel()
@@ -41,7 +34,7 @@ func findEngine(ctx context.Context, log io.Writer) (engine, error) {
 	if err := ensurePackages(ctx, log, "buildah", "debootstrap"); err != nil {
 		return nil, err
 	}
-	return buildahEngine{}, nil
+	return buildahEngine{dir}, nil
 }
 
 // ensurePackages installs Debian packages whose program of the same name is
@@ -117,27 +110,6 @@ func (e dockerEngine) build(ctx context.Context, d dockerfile, _, out string, lo
 		return err
 	}
 	return runCommand(exec.CommandContext(ctx, e.docker, "save", "--output", out, d.tag), log)
-}
-
-// runCommand runs cmd with its output going to log, and stops it with
-// everything it started when its context ends.
-func runCommand(cmd *exec.Cmd, log io.Writer) error {
-	var stderr bytes.Buffer
-	cmd.Stdout, cmd.Stderr = log, &stderr
-	if log != nil {
-		cmd.Stderr = io.MultiWriter(log, &stderr)
-	}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
-	cmd.WaitDelay = stopGrace
-	err := cmd.Run()
-	if cmd.Process != nil {
-		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // nothing it started outlives it
-	}
-	if err != nil {
-		return fmt.Errorf("%s: %w: %s", strings.Join(cmd.Args, " "), err, end(stderr.String()))
-	}
-	return nil
 }
 
 // end is the end of a program's messages.

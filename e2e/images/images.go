@@ -102,7 +102,7 @@ func newBuilder(ctx context.Context, config Config) (*builder, error) {
 		}
 		config.CacheDir = filepath.Join(root, "images")
 	}
-	engine, err := findEngine(ctx, config.Log)
+	engine, err := findEngine(ctx, config.CacheDir, config.Log)
 	if err != nil {
 		return nil, err
 	}
