@@ -34,10 +34,8 @@ type index struct {
 	Format int
 	// Source and Key say of what the workspace consists. Key is the snapshot's;
 	// empty for the commit alone.
-	Source Source
-	Key    string
-	// SHA256 is the snapshot's digest.
-	SHA256  string
+	Source  Source
+	Key     string
 	Entries []indexed
 }
 

@@ -3,8 +3,6 @@ package workspace
 import (
 	"archive/tar"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -215,8 +213,7 @@ func (w *Workspace) restore(ctx context.Context, key string, out io.Writer) erro
 
 func (w *Workspace) applySnapshot(ctx context.Context, target index, out io.Writer) (index, error) {
 	start := time.Now()
-	var err error
-	if target.SHA256, err = w.download(ctx, target.Key); err != nil {
+	if err := w.download(ctx, target.Key); err != nil {
 		return index{}, err
 	}
 	fetched := time.Now()
@@ -253,48 +250,43 @@ func (w *Workspace) applySnapshot(ctx context.Context, target index, out io.Writ
 // downloadTries bounds reading the snapshot when the connection breaks off.
 const downloadTries = 3
 
-// download brings the snapshot into the private directory and returns its
-// digest.
-func (w *Workspace) download(ctx context.Context, key string) (string, error) {
+// download brings the snapshot into the private directory.
+func (w *Workspace) download(ctx context.Context, key string) error {
 	const op = "read the workspace's snapshot"
 	for try := 1; ; try++ {
-		digest, err := w.downloadOnce(ctx, key)
+		err := w.downloadOnce(ctx, key)
 		switch f, _ := errors.AsType[*fault.Fault](err); {
 		case err == nil:
-			return digest, nil
+			return nil
 		case errors.Is(err, store.ErrNotFound):
-			return "", fault.Newf(fault.System, fault.SnapshotInvalid, op,
+			return fault.Newf(fault.System, fault.SnapshotInvalid, op,
 				"Start a new run of this commit; its build makes the snapshot again", "%w", err)
 		case errors.Is(err, store.ErrDamaged):
-			return "", fault.Newf(fault.System, fault.SnapshotInvalid, op,
+			return fault.Newf(fault.System, fault.SnapshotInvalid, op,
 				"Start a new run of this commit, and find out what changed the object", "%w", err)
 		case f == nil || f.Class != fault.Transient || try == downloadTries || ctx.Err() != nil:
-			return "", err
+			return err
 		}
 	}
 }
 
-func (w *Workspace) downloadOnce(ctx context.Context, key string) (string, error) {
-	body, object, err := w.cfg.Store.Get(ctx, key)
+// downloadOnce copies the object; the store compares its digest at the end.
+func (w *Workspace) downloadOnce(ctx context.Context, key string) error {
+	body, _, err := w.cfg.Store.Get(ctx, key)
 	if err != nil {
-		return "", err
+		return err
 	}
 	defer func() { _ = body.Close() }()
 	temp := w.snapshotFile(key) + ".new"
 	file, err := os.Create(temp) //nolint:gosec // a private file
 	if err != nil {
-		return "", err
+		return err
 	}
-	hash := sha256.New()
-	_, err = io.Copy(io.MultiWriter(file, hash), body)
+	_, err = io.Copy(file, body)
 	if err = errors.Join(err, file.Close()); err != nil {
-		return "", errors.Join(err, os.Remove(temp))
+		return errors.Join(err, os.Remove(temp))
 	}
-	digest := hex.EncodeToString(hash.Sum(nil))
-	if digest != object.SHA256 {
-		return "", fmt.Errorf("%w: SHA-256 is %s", store.ErrDamaged, digest)
-	}
-	return digest, os.Rename(temp, w.snapshotFile(key))
+	return os.Rename(temp, w.snapshotFile(key))
 }
 
 // openSnapshot opens the private copy after its header.

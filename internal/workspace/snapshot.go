@@ -101,7 +101,7 @@ func (w *Workspace) snapshot(ctx context.Context, key string, out io.Writer) (st
 		return store.Object{}, fault.Newf(fault.System, fault.SnapshotInvalid, "save the workspace", "Retry the run",
 			"the stored snapshot has SHA-256 %s, the written one %s", object.SHA256, digest)
 	}
-	err = w.saveIndex(targetFile, index{Source: w.source, Key: key, SHA256: digest, Entries: target})
+	err = w.saveIndex(targetFile, index{Source: w.source, Key: key, Entries: target})
 	if err != nil {
 		return store.Object{}, err
 	}
