@@ -47,7 +47,6 @@ func TestDecode_FullBody(t *testing.T) {
 		Pipeline: "shop", Environment: "dev", Topology: "sha256:00", ConfigPath: "aphex-config.yaml",
 		RepoURL: "https://git.test/shop.git", Commit: strings.Repeat("a", 40), Branch: "main", AllowOlder: true,
 	}, call.Request)
-	require.Equal(t, 90*time.Minute, call.Timeout)
 	require.Equal(t, []argo.Declared{{Name: "deployed", GlobalName: "dev-deployed"}}, call.Outputs)
 	require.Equal(t, "shop-x7k2p.deploy-dev(2)", call.NodeName(), "an attempt is a node of its own")
 	require.True(t, strings.HasPrefix(call.Digest, "sha256:"))
@@ -106,7 +105,6 @@ func TestDecode_Refusals(t *testing.T) {
 		"body is null":        {func(e, _ map[string]any) { setBody(e, nil) }, fault.BadRequest, "plugin.aphex is null"},
 		"no uid":              {func(e, _ map[string]any) { e["workflow"] = map[string]any{"metadata": map[string]any{"name": "a"}} }, fault.BadRequest, "all three are needed"},
 		"odd workflow":        {func(e, _ map[string]any) { e["workflow"] = 7 }, fault.BadRequest, "not of the shape"},
-		"odd timeout":         {func(e, _ map[string]any) { e["template"].(map[string]any)["timeout"] = "soon" }, fault.BadRequest, "must be a duration"},
 		"tag":                 {func(_, b map[string]any) { b["attempt"] = "{{retries}}" }, fault.UnresolvedTag, "attempt still contains the tag {{retries}}"},
 		"tag inside":          {func(_, b map[string]any) { b["commit"] = "x{{body.after}}" }, fault.UnresolvedTag, "{{body.after}}"},
 		"tag in unknown key":  {func(_, b map[string]any) { b["x"] = map[string]any{"y": "{{aphex.z}}"} }, fault.UnresolvedTag, "{{aphex.z}}"},

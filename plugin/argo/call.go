@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"time"
 
 	"github.com/aphex-pipeline/aphex/internal/fault"
 	"github.com/aphex-pipeline/aphex/tasks/task"
@@ -31,8 +30,6 @@ type Call struct {
 	Retried bool
 	// Template is the template's name, for logs.
 	Template string
-	// Timeout is the template's own limit, or 0.
-	Timeout time.Duration
 	// Outputs are the outputs the template declares, in its order.
 	Outputs []Declared
 	// Digest identifies the body's content: "sha256:<hex>".
@@ -49,7 +46,8 @@ func (c *Call) NodeName() string {
 }
 
 // envelope is the request as the agent sends it. Unknown fields belong to
-// Argo and are passed over.
+// Argo and are passed over, the template's timeout among them: Argo applies it
+// to nodes that never started, and it says nothing about a running stage.
 type envelope struct {
 	Workflow struct {
 		Metadata struct {
@@ -60,7 +58,6 @@ type envelope struct {
 	} `json:"workflow"`
 	Template struct {
 		Name    string          `json:"name"`
-		Timeout string          `json:"timeout"`
 		Plugin  json.RawMessage `json:"plugin"`
 		Outputs struct {
 			Parameters []struct {
@@ -129,13 +126,6 @@ func (c *Call) fill(env *envelope, body json.RawMessage) error {
 	}
 	if meta.UID == "" || meta.Name == "" || meta.Namespace == "" {
 		return badRequest("workflow has name %q, namespace %q and uid %q: all three are needed", meta.Name, meta.Namespace, meta.UID)
-	}
-	if t := env.Template.Timeout; t != "" {
-		d, err := time.ParseDuration(t)
-		if err != nil {
-			return badRequest("template.timeout is %q: it must be a duration such as 30m", t)
-		}
-		c.Timeout = d
 	}
 	return c.fillBody(body)
 }

@@ -29,6 +29,9 @@ const (
 	DefaultReportEvery = 30 * time.Second
 	// DefaultGrace is what a cancelled stage has to come to an end.
 	DefaultGrace = 45 * time.Second
+	// DefaultStageLimit is above the longest timeout that a configuration may
+	// set, which is 24 h: it only ends stages whose own limit does not work.
+	DefaultStageLimit = 25 * time.Hour
 )
 
 // RunState is what an engine asks about a run.
@@ -105,6 +108,10 @@ type Config struct {
 	// FirstPoll, LongPoll, Requeue, ReportEvery and Grace default to the
 	// constants of the same name. LongPoll is at most MaxLongPoll.
 	FirstPoll, LongPoll, Requeue, ReportEvery, Grace time.Duration
+	// StageLimit ends any stage; nothing in Argo ends one that has been
+	// reported as running. Stages have limits of their own, well below it.
+	// Default: DefaultStageLimit.
+	StageLimit time.Duration
 	// StayPending leaves out Running reports, so that Argo's own timeouts stay
 	// in force; the node then looks pending while it runs.
 	StayPending bool
@@ -137,6 +144,7 @@ func (c Config) withDefaults() (Config, error) {
 		{&c.Requeue, DefaultRequeue},
 		{&c.ReportEvery, DefaultReportEvery},
 		{&c.Grace, DefaultGrace},
+		{&c.StageLimit, DefaultStageLimit},
 	} {
 		if *d.value <= 0 {
 			*d.value = d.fallback

@@ -158,30 +158,26 @@ func TestEngine_StageThatIgnoresItsEndIsAbandoned(t *testing.T) {
 	t.Parallel()
 	release := make(chan struct{})
 	t.Cleanup(func() { close(release) })
-	e, _ := boot(t, execution.Config{Journal: journal.NewFiles(t.TempDir(), "pod"), Grace: 50 * time.Millisecond, Registry: task.Registry{
+	e, _ := boot(t, execution.Config{Journal: journal.NewFiles(t.TempDir(), "pod"), Grace: 50 * time.Millisecond, StageLimit: 50 * time.Millisecond, Registry: task.Registry{
 		task.StageBuild: task.RunnerFunc(func(context.Context, task.Request, task.Env) (task.Result, error) {
 			<-release
 			return task.Result{}, errors.New("too late")
 		}),
 	}})
-	c := call(task.StageBuild)
-	c.Timeout = 50 * time.Millisecond
-	reply := final(t, e, c)
+	reply := final(t, e, call(task.StageBuild))
 	require.Equal(t, argo.Failed, reply.Node.Phase)
 	require.Contains(t, reply.Node.Message, "[StageTimeout]")
 }
 
 func TestEngine_SuccessAtTheLastMomentStaysSuccess(t *testing.T) {
 	t.Parallel()
-	e, _ := boot(t, execution.Config{Journal: journal.NewFiles(t.TempDir(), "pod"), Registry: task.Registry{
+	e, _ := boot(t, execution.Config{Journal: journal.NewFiles(t.TempDir(), "pod"), StageLimit: 20 * time.Millisecond, Registry: task.Registry{
 		task.StageBuild: task.RunnerFunc(func(ctx context.Context, _ task.Request, _ task.Env) (task.Result, error) {
 			<-ctx.Done()
 			return task.Result{Message: "built all the same"}, nil
 		}),
 	}})
-	c := call(task.StageBuild)
-	c.Timeout = 20 * time.Millisecond
-	require.Equal(t, "built all the same", final(t, e, c).Node.Message)
+	require.Equal(t, "built all the same", final(t, e, call(task.StageBuild)).Node.Message)
 }
 
 func TestEngine_StayPending(t *testing.T) {

@@ -236,12 +236,9 @@ func (e *Engine) runTask(ctx context.Context, r *run, x *execution, log *stageLo
 	if ctx.Err() != nil {
 		return e.settle(ctx, e.failure(context.Cause(ctx)))
 	}
-	if limit := x.call.Timeout; limit > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeoutCause(ctx, limit, fault.Newf(fault.Cancelled, fault.StageTimeout, "run the stage",
-			"Raise the stage's timeout, or find out in its log what takes so long", "it did not end within %s (the template's timeout)", limit))
-		defer cancel()
-	}
+	ctx, cancel := context.WithTimeoutCause(ctx, e.cfg.StageLimit, fault.Newf(fault.Cancelled, fault.StageTimeout, "run the stage",
+		"Find out in its log what takes so long, then retry the run", "it did not end within %s, the limit of any stage", e.cfg.StageLimit))
+	defer cancel()
 	env := task.Env{
 		Output: log, Logger: logger,
 		Progress: func(message string) { x.setProgress(e.message(message)) },

@@ -341,11 +341,13 @@ func TestConformance_ExitHandlerCancelsWhatIsLeft(t *testing.T) {
 	require.Contains(t, final.Message, "exit handler")
 }
 
-func TestConformance_TimeoutOfTheTemplate(t *testing.T) {
+func TestConformance_NoStageRunsForEver(t *testing.T) {
 	t.Parallel()
-	p := start(t, options{runs: newRuns(), registry: task.Registry{task.StageBuild: newGate()}})
+	p := start(t, options{runs: newRuns(), registry: task.Registry{task.StageBuild: newGate()}, change: func(c *sidecar.Config) {
+		c.StageLimit = 100 * time.Millisecond
+	}})
 	a := args(body(task.StageBuild))
-	a.Template.Timeout = "100ms"
+	a.Template.Timeout = "1ms" // for nodes that never started
 	final, _ := p.await(a)
 	require.Equal(t, wfv1.NodeFailed, final.Phase)
 	require.Contains(t, final.Message, "100ms")

@@ -219,13 +219,12 @@ func returns(result task.Result, err error) task.Runner {
 
 // gate is a stage that ends when it is let, and counts its runs.
 type gate struct {
-	mu       sync.Mutex
-	runs     int
-	live     int
-	most     int
-	entered  chan struct{}
-	open     chan struct{}
-	reaction func(ctx context.Context) (task.Result, error)
+	mu      sync.Mutex
+	runs    int
+	live    int
+	most    int
+	entered chan struct{}
+	open    chan struct{}
 }
 
 func newGate() *gate {
