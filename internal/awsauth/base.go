@@ -1,6 +1,7 @@
 package awsauth
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
@@ -9,6 +10,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/aws/arn"
 	"github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/credentials/stscreds"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 
 	"github.com/aphex-pipeline/aphex/internal/awserr"
@@ -53,7 +55,7 @@ func Base(ctx context.Context, o Options) (aws.Config, error) {
 		load = append(load, config.WithRegion(o.Region))
 	}
 	if o.EndpointURL != "" {
-		load = append(load, config.WithBaseEndpoint(o.EndpointURL))
+		load = append(load, config.WithBaseEndpoint(o.EndpointURL), config.WithWebIdentityRoleCredentialOptions(o.webIdentity))
 	}
 	cfg, err := config.LoadDefaultConfig(ctx, load...)
 	if err != nil {
@@ -63,6 +65,16 @@ func Base(ctx context.Context, o Options) (aws.Config, error) {
 		cfg.Region = fallbackRegion
 	}
 	return cfg, nil
+}
+
+// webIdentity sends AssumeRoleWithWebIdentity to the endpoint as well. The SDK
+// makes that client before it knows the endpoint, and with AWS_ENDPOINT_URL set
+// asks the public one.
+//
+// Source: config v1.33.16, resolve order of credentials and base endpoint, and
+// sts v1.51.9, resolveBaseEndpoint.
+func (o Options) webIdentity(w *stscreds.WebIdentityRoleOptions) {
+	w.Client = client(aws.Config{Region: cmp.Or(o.Region, fallbackRegion), BaseEndpoint: &o.EndpointURL})
 }
 
 // Identity is who a set of credentials belongs to.
