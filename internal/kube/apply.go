@@ -126,7 +126,7 @@ func (c *Client) Apply(ctx context.Context, obj *unstructured.Unstructured, opts
 	return Configured, nil
 }
 
-func (c *Client) resource(obj *unstructured.Unstructured) dynamic.ResourceInterface {
+func (c *Client) resource(obj *unstructured.Unstructured) dynamic.ResourceInterface { //nolint:ireturn // client-go has no other type
 	gvr, _ := meta.UnsafeGuessKindToResource(obj.GroupVersionKind())
 	if ns := obj.GetNamespace(); ns != "" {
 		return c.dyn.Resource(gvr).Namespace(ns)

@@ -14,8 +14,8 @@ import (
 )
 
 // request is a call as the agent of Argo v3.7.18 sends it.
-func request(t testing.TB, change func(envelope, body map[string]any)) string {
-	t.Helper()
+func request(tb testing.TB, change func(envelope, body map[string]any)) string {
+	tb.Helper()
 	body := map[string]any{
 		"stage": "deploy-env", "pipeline": "shop", "environment": "dev", "node": "shop-x7k2p.deploy-dev", "topology": "sha256:00",
 		"config": "aphex-config.yaml", "repo": "https://git.test/shop.git", "commit": strings.Repeat("a", 40), "branch": "main",
@@ -33,7 +33,7 @@ func request(t testing.TB, change func(envelope, body map[string]any)) string {
 		change(envelope, body)
 	}
 	raw, err := json.Marshal(envelope)
-	require.NoError(t, err)
+	require.NoError(tb, err)
 	return string(raw)
 }
 

@@ -3,10 +3,11 @@ package execution_test
 import (
 	"context"
 	"encoding/json"
-
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -36,8 +37,6 @@ type world struct {
 	bad  []string
 	// finals are the final replies the agent got, by key.
 	finals map[string]string
-	// process counts the plugin's processes.
-	process int
 }
 
 func (w *world) State(context.Context, task.Run) (execution.RunState, error) {
@@ -99,7 +98,7 @@ func (w *world) stage(ctx context.Context, req task.Request, env task.Env) (task
 				return task.Result{}, err
 			}
 		}
-		w.act(key, name)
+		w.act(ctx, key, name)
 	}
 	if req.Stage == task.StageTest {
 		return task.Result{}, fault.Newf(fault.User, fault.CommandFailed, "run the tests", "Mend them", "exit 1")
@@ -109,8 +108,8 @@ func (w *world) stage(ctx context.Context, req task.Request, env task.Env) (task
 
 // act does something outside, idempotently by name, and checks that the file
 // on disk, which is all that a crash leaves, already announces it.
-func (w *world) act(key, name string) {
-	book, err := journal.ReadFile(w.dir, "uid-1")
+func (w *world) act(ctx context.Context, key, name string) {
+	book, err := journal.ReadFile(ctx, w.dir, "uid-1")
 	if err != nil {
 		w.fail("journal cannot be read: %v", err)
 		return
@@ -132,6 +131,9 @@ type process struct {
 }
 
 func (w *world) start(t *rapid.T) *process {
+	if err := os.MkdirAll(w.dir, 0o750); err != nil {
+		t.Fatal(err)
+	}
 	engine, err := execution.New(execution.Config{
 		Registry: task.Registry{task.StageBuild: task.RunnerFunc(w.stage), task.StageTest: task.RunnerFunc(w.stage)},
 		Journal:  journal.NewFiles(w.dir, "pod"), LogDir: w.dir, PodUID: "pod", Runs: w,
@@ -159,12 +161,10 @@ func (p *process) crash() {
 // before its journal entry.
 func TestEngine_Laws(t *testing.T) {
 	t.Parallel()
+	root, worlds := t.TempDir(), 0
 	rapid.Check(t, func(rt *rapid.T) {
-		dir, err := os.MkdirTemp(t.TempDir(), "world")
-		if err != nil {
-			rt.Fatal(err)
-		}
-		w := &world{dir: dir, steps: make(chan struct{}), live: map[string]int{}, acts: map[string]int{}, finals: map[string]string{}}
+		worlds++
+		w := &world{dir: filepath.Join(root, strconv.Itoa(worlds)), steps: make(chan struct{}), live: map[string]int{}, acts: map[string]int{}, finals: map[string]string{}}
 		p := w.start(rt)
 		defer func() { p.crash() }()
 		rt.Repeat(map[string]func(*rapid.T){
@@ -188,7 +188,7 @@ func TestEngine_Laws(t *testing.T) {
 				p = w.start(t)
 			},
 			"drain": func(t *rapid.T) {
-				ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+				ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 				defer cancel()
 				p.engine.Drain(ctx)
 				w.call(t, p, drawCall(t))

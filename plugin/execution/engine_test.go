@@ -42,7 +42,7 @@ func boot(t *testing.T, cfg execution.Config) (e *execution.Engine, crash func()
 	}
 	e, err := execution.New(cfg)
 	require.NoError(t, err)
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() { e.Run(ctx); close(done) }()
 	crash = func() { cancel(); <-done }

@@ -73,12 +73,10 @@ func (e *Engine) run(ctx context.Context, call argo.Call) (*run, error) {
 // open reads the run's state and claims its journal.
 func (e *Engine) open(ctx context.Context, r *run) {
 	for try := range openTries {
-		book, err := e.openOnce(ctx, r)
-		if err == nil {
-			r.book, r.err = book, nil
+		err := e.openOnce(ctx, r)
+		if r.err = err; err == nil {
 			break
 		}
-		r.err = err
 		if ctx.Err() != nil || fault.From(err).Class != fault.Transient {
 			break
 		}
@@ -95,11 +93,16 @@ func (e *Engine) open(ctx context.Context, r *run) {
 	r.book.Wait()
 }
 
-func (e *Engine) openOnce(ctx context.Context, r *run) (journal.Book, error) {
+func (e *Engine) openOnce(ctx context.Context, r *run) error {
 	if err := r.refresh(ctx); err != nil {
-		return nil, err
+		return err
 	}
-	return e.cfg.Journal.Open(ctx, r.id)
+	book, err := e.cfg.Journal.Open(ctx, r.id)
+	if err != nil {
+		return err
+	}
+	r.book = book
+	return nil
 }
 
 // refresh reads the run's state, waiting for it to have started.

@@ -39,7 +39,7 @@ func NewKube(client configMaps, podUID, pipeline string) *Kube {
 }
 
 // Open implements Journal.
-func (k *Kube) Open(ctx context.Context, run task.Run) (Book, error) {
+func (k *Kube) Open(ctx context.Context, run task.Run) (Book, error) { //nolint:ireturn // as Journal asks
 	return open(ctx, &configMapBackend{kube: k, run: run}, k.podUID, k.now)
 }
 

@@ -29,7 +29,7 @@ func NewFiles(dir, podUID string) *Files {
 }
 
 // Open implements Journal.
-func (f *Files) Open(ctx context.Context, run task.Run) (Book, error) {
+func (f *Files) Open(ctx context.Context, run task.Run) (Book, error) { //nolint:ireturn // as Journal asks
 	if err := os.MkdirAll(f.dir, 0o750); err != nil {
 		return nil, fmt.Errorf("create the journal's directory: %w", err)
 	}
@@ -95,8 +95,8 @@ func (b *fileBackend) hopeless(err error) bool { return err != nil }
 
 // ReadFile returns the entries of the run with that UID as they are on disk in
 // dir, without claiming its book: for tools that look on.
-func ReadFile(dir, uid string) ([]Entry, error) {
-	d, _, err := (&fileBackend{dir: dir, name: Name(uid) + ".json"}).load(context.Background())
+func ReadFile(ctx context.Context, dir, uid string) ([]Entry, error) {
+	d, _, err := (&fileBackend{dir: dir, name: Name(uid) + ".json"}).load(ctx)
 	if d == nil || err != nil {
 		return nil, err
 	}

@@ -25,7 +25,7 @@ const tokenDelay = 100 * time.Millisecond
 func ReadToken(ctx context.Context, path string, logger *slog.Logger) (string, error) {
 	waiting := false
 	for {
-		raw, err := os.ReadFile(path) //nolint:gosec // the operator's choice
+		raw, err := os.ReadFile(path)
 		token := strings.TrimSpace(string(raw))
 		switch {
 		case err == nil && token != "":

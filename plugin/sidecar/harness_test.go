@@ -184,11 +184,11 @@ func (p *plugin) await(a executorplugins.ExecuteTemplateArgs) (final wfv1.NodeRe
 	for time.Now().Before(deadline) {
 		reply := p.call(a)
 		require.NotNil(p.t, reply.Node)
-		switch {
-		case reply.Node.Phase == wfv1.NodeRunning:
+		switch reply.Node.Phase {
+		case wfv1.NodeRunning:
 			require.Positive(p.t, reply.GetRequeue())
 			reports = append(reports, reply.Node.Message)
-		case reply.Node.Phase == "":
+		case "":
 			require.Positive(p.t, reply.GetRequeue())
 			require.Nil(p.t, reply.Node.Outputs)
 		default:
@@ -242,7 +242,7 @@ func (g *gate) Run(ctx context.Context, _ task.Request, env task.Env) (task.Resu
 		g.live--
 		g.mu.Unlock()
 	}()
-	fmt.Fprintln(env.Output, "working")
+	_, _ = fmt.Fprintln(env.Output, "working")
 	g.entered <- struct{}{}
 	select {
 	case <-g.open:

@@ -113,10 +113,10 @@ func run(ctx, life context.Context, srv *server.Server, cfg Config, wg *sync.Wai
 	}
 	wg.Go(func() { engine.Run(life) })
 	token, err := server.ReadToken(ctx, cfg.TokenFile, cfg.Logger)
-	switch {
-	case ctx.Err() != nil:
-		return nil // ended before it began
-	case err != nil:
+	if err != nil {
+		if ctx.Err() != nil { // ended before it began
+			err = nil
+		}
 		return err
 	}
 	srv.Start(engine, token)

@@ -55,11 +55,11 @@ type event struct {
 }
 
 // New starts a server that ends with the test.
-func New(t testing.TB) *Server {
-	t.Helper()
+func New(tb testing.TB) *Server {
+	tb.Helper()
 	s := &Server{objects: map[string]*stored{}, changed: make(chan struct{}), version: 100}
 	s.http = httptest.NewServer(s)
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		s.http.CloseClientConnections()
 		s.http.Close()
 	})
@@ -67,11 +67,11 @@ func New(t testing.TB) *Server {
 }
 
 // Client returns a client of the server.
-func (s *Server) Client(t testing.TB) *kube.Client {
-	t.Helper()
+func (s *Server) Client(tb testing.TB) *kube.Client {
+	tb.Helper()
 	c, err := kube.FromConfig(&rest.Config{Host: s.http.URL})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return c
 }
