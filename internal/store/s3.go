@@ -142,7 +142,7 @@ func encodeTags(tags map[string]string) string {
 }
 
 // Get opens the object at key; the caller closes it. Reading fails at the end
-// with [ErrDamaged] unless size and digest are those recorded by Put.
+// with [ErrDamaged] unless the digest is the one recorded by Put.
 //
 // Errors: StoreFailed, wrapping [ErrNotFound] or [ErrDamaged];
 // AWSUnavailable; Cancelled.
@@ -155,8 +155,12 @@ func (s *S3) Get(ctx context.Context, key string) (io.ReadCloser, Object, error)
 	if err != nil {
 		return nil, Object{}, s.fault(ctx, err, op, "s3:GetObject")
 	}
+	size := int64(-1)
+	if output.ContentLength != nil {
+		size = *output.ContentLength
+	}
 	object := Object{
-		Key: key, URL: s.URL(key), Size: aws.ToInt64(output.ContentLength), ContentType: aws.ToString(output.ContentType),
+		Key: key, URL: s.URL(key), Size: size, ContentType: aws.ToString(output.ContentType),
 		SHA256: output.Metadata[digestKey],
 	}
 	if object.SHA256 == "" {

@@ -30,7 +30,7 @@ type Object struct {
 	Key string
 	// URL names the object for people and tools: s3://bucket/key or file://path.
 	URL string
-	// Size is in bytes.
+	// Size is in bytes; -1 from Get if the server did not say.
 	Size int64
 	// SHA256 is the digest of the bytes in hexadecimal; empty in a List.
 	SHA256 string
@@ -97,7 +97,7 @@ func newVerifier(ctx context.Context, body io.ReadCloser, object Object, op stri
 	return &verifier{ctx: ctx, body: body, object: object, op: op, hash: sha256.New(), wrap: wrap}
 }
 
-// Read reads on; at the end of the object it compares size and digest.
+// Read reads on; at the end of the object it compares the digest.
 func (v *verifier) Read(p []byte) (int, error) {
 	n, err := v.body.Read(p)
 	_, _ = v.hash.Write(p[:n]) // a hash never fails
@@ -116,11 +116,11 @@ func (v *verifier) Read(p []byte) (int, error) {
 
 func (v *verifier) compare() error {
 	got := hex.EncodeToString(v.hash.Sum(nil))
-	if v.read == v.object.Size && got == v.object.SHA256 {
+	if got == v.object.SHA256 {
 		return nil
 	}
-	return damaged(v.op, fmt.Sprintf("%d bytes with SHA-256 %s were read, %d bytes with %s were written",
-		v.read, got, v.object.Size, v.object.SHA256))
+	return damaged(v.op, fmt.Sprintf("%d bytes with SHA-256 %s were read, SHA-256 %s was written",
+		v.read, got, v.object.SHA256))
 }
 
 // Close ends reading. An object that was not read to its end is not verified.

@@ -74,7 +74,7 @@ func deliver(ctx context.Context, l *lab.Lab, p *lab.Pipeline, commit string, ou
 		return err
 	}
 	_, _ = fmt.Fprintf(out, "run %s of commit %.12s\n", run.Name, commit)
-	logs := run.FollowLogs(ctx, out)
+	logs := run.FollowLogs(ctx, stageLines{out})
 	status, err := run.Wait(ctx)
 	logs()
 	if err != nil {
@@ -154,4 +154,20 @@ func readBack(ctx context.Context, l *lab.Lab, out io.Writer) error {
 		_, _ = fmt.Fprintf(out, "  %s greeting: %s\n", environment, strings.TrimSpace(text))
 	}
 	return errors.Join(errs...)
+}
+
+// stageLines passes on the log of the stages and leaves out the plugin's own
+// records, which are JSON for machines. kubectl writes whole lines.
+type stageLines struct{ out io.Writer }
+
+func (s stageLines) Write(p []byte) (int, error) {
+	for line := range strings.Lines(string(p)) {
+		if strings.HasPrefix(line, "{") {
+			continue
+		}
+		if _, err := io.WriteString(s.out, line); err != nil {
+			return 0, err
+		}
+	}
+	return len(p), nil
 }
