@@ -26,7 +26,7 @@ func TestS3_ReadsAnAnswerWithoutItsLength(t *testing.T) {
 			http.Error(w, "unexpected "+r.Method+" "+r.URL.Path, http.StatusBadRequest)
 			return
 		}
-		w.Header().Set("X-Amz-Meta-Sha256", hex.EncodeToString(sum[:]))
+		w.Header().Set("X-Amz-Meta-Aphex-Sha256", hex.EncodeToString(sum[:]))
 		w.WriteHeader(http.StatusOK)
 		w.(http.Flusher).Flush()
 		_, _ = w.Write(content)
