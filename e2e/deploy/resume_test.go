@@ -192,7 +192,7 @@ func (s *stack) begin(ctx context.Context) <-chan error {
 		ended <- err
 	}()
 	require.Eventually(s.t, func() bool {
-		out, err := s.client().DescribeStacks(s.t.Context(), &cfnsdk.DescribeStacksInput{StackName: awssdk.String(s.name)})
+		out, err := s.client().DescribeStacks(ctx, &cfnsdk.DescribeStacksInput{StackName: awssdk.String(s.name)})
 		return err == nil && out.Stacks[0].StackStatus == "CREATE_IN_PROGRESS"
 	}, 30*time.Second, 20*time.Millisecond)
 	return ended
@@ -280,6 +280,8 @@ func TestResume_SignalledFailureIsTheCause(t *testing.T) {
 }
 
 // Every mutating call may take effect without its answer arriving.
+//
+//nolint:tparallel // the subtests share one set of fault rules
 func TestResume_LostAnswers(t *testing.T) {
 	t.Parallel()
 	e := own(t)

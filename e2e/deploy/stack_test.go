@@ -58,7 +58,9 @@ func (s *stack) deploy(template string, edit ...func(*cfn.Input)) (cfn.Result, e
 
 // resume deploys as the execution before did.
 func (s *stack) resume(ctx context.Context, template string, edit ...func(*cfn.Input)) (cfn.Result, error) {
+	s.mu.Lock()
 	s.events, s.notes = nil, nil
+	s.mu.Unlock()
 	in := cfn.Input{StackName: s.name, Template: []byte(template), Execution: s.journal.execution}
 	for _, f := range edit {
 		f(&in)

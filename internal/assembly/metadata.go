@@ -113,9 +113,9 @@ func (a *Assembly) resources(template string, depth int) *Resources {
 	}
 	var doc struct {
 		Resources map[string]struct {
-			Type     string
-			Metadata map[string]json.RawMessage
-		}
+			Type     string                     `json:"Type"`
+			Metadata map[string]json.RawMessage `json:"Metadata"`
+		} `json:"Resources"`
 	}
 	if err := json.Unmarshal(data, &doc); err != nil {
 		return r

@@ -112,12 +112,12 @@ func refuse(w http.ResponseWriter, status int, code string) {
 
 func (b *bucketServer) list(w http.ResponseWriter, prefix string) {
 	type content struct {
-		Key  string
-		Size int
+		Key  string `xml:"Key"`
+		Size int    `xml:"Size"`
 	}
 	var out struct {
-		XMLName  xml.Name `xml:"ListBucketResult"`
-		Contents []content
+		XMLName  xml.Name  `xml:"ListBucketResult"`
+		Contents []content `xml:"Contents"`
 	}
 	for key, data := range b.objects {
 		if strings.HasPrefix(key, prefix) {
@@ -153,7 +153,7 @@ func assembly(t *testing.T) string {
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "t.json"), []byte(`{"Resources": {"A": {"Type": "x"}}}`), 0o600))
 	require.NoError(t, os.MkdirAll(filepath.Join(dir, "asset.site", "bin"), 0o750))
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "asset.site", "index.html"), []byte("hello"), 0o600))
-	require.NoError(t, os.WriteFile(filepath.Join(dir, "asset.site", "bin", "run"), []byte("#!/bin/sh\n"), 0o755)) //nolint:gosec // an executable
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "asset.site", "bin", "run"), []byte("#!/bin/sh\n"), 0o755))
 	require.NoError(t, os.Symlink("bin/run", filepath.Join(dir, "asset.site", "start")))
 	return dir
 }
@@ -220,6 +220,7 @@ func TestPublish_LargeAssetGoesInParts(t *testing.T) {
 	require.Equal(t, "application/octet-stream", b.headers["big.bin"].Get("Content-Type"))
 }
 
+//nolint:tparallel // the subtests share one server
 func TestPublish_Refuses(t *testing.T) {
 	t.Parallel()
 	b := newBucket(t)

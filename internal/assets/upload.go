@@ -97,7 +97,7 @@ func (p *Publisher) open(f File) (io.ReadCloser, string, error) {
 	case f.Zip:
 		return zipped(name), "application/zip", nil
 	}
-	file, err := os.Open(name) //nolint:gosec // source made sure that it is inside the assembly
+	file, err := os.Open(name)
 	return file, contentType(f.Path), err
 }
 

@@ -2,6 +2,7 @@ package awsauth_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -218,7 +219,7 @@ func TestCaller_Failures(t *testing.T) {
 	sts := newSTS(t)
 	cfg := sts.base(own)
 	cfg.Credentials = aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) {
-		return aws.Credentials{}, fmt.Errorf("no EC2 IMDS role found")
+		return aws.Credentials{}, errors.New("no EC2 IMDS role found")
 	})
 	_, err = awsauth.Caller(t.Context(), cfg)
 	require.ErrorIs(t, err, &fault.Fault{Reason: fault.CredentialsMissing})
@@ -252,6 +253,9 @@ func TestBase_WebIdentity(t *testing.T) {
 	t.Setenv("AWS_SHARED_CREDENTIALS_FILE", os.DevNull)
 	t.Setenv("AWS_ROLE_ARN", "arn:aws:iam::111111111111:role/base")
 	t.Setenv("AWS_WEB_IDENTITY_TOKEN_FILE", token)
+	// As in the sidecar, whose children read it: it must not lead the SDK to
+	// the public endpoint.
+	t.Setenv("AWS_ENDPOINT_URL", sts.url)
 	cfg, err := awsauth.Base(t.Context(), awsauth.Options{EndpointURL: sts.url})
 	require.NoError(t, err)
 	require.Equal(t, "us-east-1", cfg.Region)

@@ -30,15 +30,22 @@ type Role struct {
 
 // options is the typed form of Role.Options.
 type options struct {
-	Tags              []struct{ Key, Value string }
-	TransitiveTagKeys []string
-	DurationSeconds   int64
-	Policy            string
-	PolicyArns        []struct {
-		Arn string `json:"arn"`
-	}
-	SerialNumber   string
-	SourceIdentity string
+	Tags              []tag       `json:"Tags"`
+	TransitiveTagKeys []string    `json:"TransitiveTagKeys"`
+	DurationSeconds   int64       `json:"DurationSeconds"`
+	Policy            string      `json:"Policy"`
+	PolicyArns        []policyARN `json:"PolicyArns"`
+	SerialNumber      string      `json:"SerialNumber"`
+	SourceIdentity    string      `json:"SourceIdentity"`
+}
+
+type tag struct {
+	Key   string `json:"Key"`
+	Value string `json:"Value"`
+}
+
+type policyARN struct {
+	ARN string `json:"arn"`
 }
 
 func (r Role) decode() (options, error) {
@@ -92,7 +99,7 @@ func Assume(base aws.Config, role Role, region, sessionName string) (aws.Config,
 			a.Policy = &o.Policy
 		}
 		for _, policy := range o.PolicyArns {
-			a.PolicyARNs = append(a.PolicyARNs, ststypes.PolicyDescriptorType{Arn: aws.String(policy.Arn)})
+			a.PolicyARNs = append(a.PolicyARNs, ststypes.PolicyDescriptorType{Arn: aws.String(policy.ARN)})
 		}
 		if o.SerialNumber != "" {
 			a.SerialNumber = &o.SerialNumber

@@ -51,11 +51,11 @@ func TestSamples(t *testing.T) {
 		"expired": awserr.ExpiredCredentials, "throttled": awserr.Throttled, "temporary": awserr.Temporary, "unreachable": awserr.Unreachable,
 	}
 	var samples []struct {
-		Name    string
-		Status  int
-		Body    string
-		Matches []string
-		Reason  fault.Reason
+		Name    string       `json:"name"`
+		Status  int          `json:"status"`
+		Body    string       `json:"body"`
+		Matches []string     `json:"matches"`
+		Reason  fault.Reason `json:"reason"`
 	}
 	data, err := os.ReadFile("testdata/samples.json")
 	require.NoError(t, err)

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -148,8 +149,7 @@ func (s *script) history(stack string) string {
 		}
 	}
 	var out strings.Builder
-	for i := len(s.events) - 1; i >= 0; i-- {
-		e := s.events[i]
+	for i, e := range slices.Backward(s.events) {
 		if e.stack != stack {
 			continue
 		}

@@ -21,9 +21,9 @@ type template struct {
 
 // declaration is a parameter as the template declares it.
 type declaration struct {
-	Type        string
-	Description string
-	Default     any
+	Type        string `json:"Type"`
+	Description string `json:"Description"`
+	Default     any    `json:"Default"`
 }
 
 // skipMark in a parameter's description says that its value has no effect on
@@ -40,8 +40,8 @@ func parseTemplate(data []byte) (template, error) {
 		return template{}, fmt.Errorf("parse the template: %w", err)
 	}
 	var parts struct {
-		Resources  map[string]json.RawMessage
-		Parameters map[string]declaration
+		Resources  map[string]json.RawMessage `json:"Resources"`
+		Parameters map[string]declaration     `json:"Parameters"`
 	}
 	if err := json.Unmarshal(canonical, &parts); err != nil {
 		return template{}, fmt.Errorf("parse the template: %w", err)

@@ -201,7 +201,7 @@ func (w *watcher) judge(stack *cfntypes.Stack) Status {
 
 // poll reads what is new of every followed stack.
 func (w *watcher) poll(ctx context.Context) error {
-	for i := 0; i < len(w.follows); i++ { // grows while nested stacks appear
+	for i := 0; i < len(w.follows); i++ { //nolint:intrange // it grows while nested stacks appear
 		f := w.follows[i]
 		if f.ended {
 			continue
@@ -259,8 +259,8 @@ pages:
 // take records one event of our operation.
 func (w *watcher) take(f *follow, root bool, e cfntypes.StackEvent) {
 	token := aws.ToString(e.ClientRequestToken)
-	if root && token != w.token && (token != "" || w.since.IsZero()) {
-		return // somebody else's
+	if root && !w.ours(token) {
+		return
 	}
 	if w.since.IsZero() {
 		w.since = aws.ToTime(e.Timestamp)
@@ -285,6 +285,12 @@ func (w *watcher) take(f *follow, root bool, e cfntypes.StackEvent) {
 	}
 	w.history.add(w.event(f, e), itself || isStack)
 	w.o.d.cfg.OnEvent(w.history.events[len(w.history.events)-1])
+}
+
+// ours reports whether an event of the root stack belongs to our operation.
+// One without a token does if it is late enough.
+func (w *watcher) ours(token string) bool {
+	return token == w.token || token == "" && !w.since.IsZero()
 }
 
 // follow adds a nested stack to those whose events are read, or reads it again
