@@ -15,13 +15,13 @@ import (
 func TestRun_FailsWithAReason(t *testing.T) {
 	l := needLab(t)
 	tests := []struct {
-		name     string
-		config   string
-		settings settings
-		commit   string // replaces the pushed commit
-		stage    string
-		reason   fault.Reason
-		message  []string
+		name      string
+		config    string
+		settings  settings
+		commit    string // replaces the pushed commit
+		stage     string
+		reason    fault.Reason
+		message   []string
 		untouched []string
 	}{
 		{

@@ -2,6 +2,7 @@ package lab
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -12,6 +13,10 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/yaml"
+
+	"github.com/aphex-pipeline/aphex/e2e/aws"
+	"github.com/aphex-pipeline/aphex/internal/record"
+	"github.com/aphex-pipeline/aphex/internal/store"
 )
 
 var templates = schema.GroupVersionResource{Group: "argoproj.io", Version: "v1alpha1", Resource: "workflowtemplates"}
@@ -101,10 +106,27 @@ func writeFile(dir, name string, data []byte) error {
 func (l *Lab) AWSCLI(ctx context.Context, account, region string, args ...string) (string, error) {
 	name := fmt.Sprintf("aws-%d", l.pods.Add(1))
 	command := slices.Concat([]string{
-		"run", name, "-n", "default", "--image", l.Images.Worker.Tag, "--image-pull-policy", "IfNotPresent",
-		"--restart", "Never", "--rm", "-i", "--quiet",
+		"run", name, "-n", "default", "--image", l.Images.Worker.Tag, "--image-pull-policy", "IfNotPresent", "--restart", "Never",
 		"--env", "AWS_ACCESS_KEY_ID=" + account, "--env", "AWS_SECRET_ACCESS_KEY=test", "--env", "AWS_REGION=" + region,
 		"--env", "AWS_ENDPOINT_URL=" + l.AWS.Endpoint(), "--command", "--", "aws",
 	}, args)
-	return l.Kubectl(ctx, nil, command...)
+	if _, err := l.Kubectl(ctx, nil, command...); err != nil {
+		return "", err
+	}
+	if _, err := l.Kubectl(ctx, nil, "wait", "-n", "default", "pod/"+name, "--for", "jsonpath={.status.phase}=Succeeded", "--timeout", "60s"); err != nil {
+		log, logErr := l.Kubectl(ctx, nil, "logs", "-n", "default", name)
+		return "", errors.Join(fmt.Errorf("aws %q: %w: %s", args, err, log), logErr)
+	}
+	out, err := l.Kubectl(ctx, nil, "logs", "-n", "default", name)
+	if err != nil {
+		return "", err
+	}
+	_, err = l.Kubectl(ctx, nil, "delete", "pod", "-n", "default", name, "--now", "--wait=false")
+	return out, err
+}
+
+// Record reads the run's record from the pipeline's bucket.
+func (p *Pipeline) Record(ctx context.Context, uid string) (record.Run, error) {
+	conf := p.lab.AWS.Config(aws.AccountTools, p.Installation.Region)
+	return record.New(store.NewS3(conf, p.Installation.Bucket, p.Installation.BucketPrefix)).Run(ctx, uid)
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -14,7 +15,9 @@ import (
 	"time"
 
 	"github.com/aphex-pipeline/aphex/e2e/lab"
+	"github.com/aphex-pipeline/aphex/internal/record"
 	"github.com/aphex-pipeline/aphex/internal/testkit/gitserver"
+	"github.com/aphex-pipeline/aphex/tasks/task"
 )
 
 // runLimit is the time one run may take.
@@ -80,7 +83,11 @@ func deliver(ctx context.Context, l *lab.Lab, p *lab.Pipeline, commit string, ou
 	if err != nil {
 		return err
 	}
-	table(out, status)
+	kept, err := p.Record(ctx, status.UID)
+	if err != nil {
+		return err
+	}
+	table(out, status, spans(kept))
 	created, err := watch.Stop()
 	if err != nil {
 		return err
@@ -104,8 +111,29 @@ func firstFailure(s lab.Status) string {
 	return s.Message
 }
 
-// table prints stage, result, seconds and message or outputs.
-func table(out io.Writer, s lab.Status) {
+// span is a stage's place and time in the record: Argo's own times of plugin
+// nodes are those of its last look at them, in whole seconds.
+type span struct {
+	place   int
+	seconds float64
+}
+
+// spans returns the span of each stage by its node's name.
+func spans(run record.Run) map[string]span {
+	all := map[string]span{}
+	for i, stage := range run.Stages {
+		if stage.CompletedAt != nil {
+			name := strings.Replace(stage.StageName, task.StageDeployEnv+"-", "deploy-", 1)
+			all[name] = span{i - len(run.Stages), stage.CompletedAt.Sub(stage.StartedAt).Seconds()}
+		}
+	}
+	return all
+}
+
+// table prints stage, result, seconds and message or outputs, in the order the
+// stages began; those that never did come last.
+func table(out io.Writer, s lab.Status, spent map[string]span) {
+	slices.SortStableFunc(s.Nodes, func(a, b lab.Node) int { return cmp.Compare(spent[a.Display].place, spent[b.Display].place) })
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	_, _ = fmt.Fprintln(w, "\nSTAGE\tRESULT\tSECONDS\tWHAT")
 	for _, n := range s.Nodes {
@@ -113,7 +141,7 @@ func table(out io.Writer, s lab.Status) {
 		if strings.HasSuffix(name, ".onExit") {
 			name = "finish"
 		}
-		_, _ = fmt.Fprintf(w, "%s\t%s\t%.0f\t%s\n", name, n.Phase, n.Seconds(), n.Message)
+		_, _ = fmt.Fprintf(w, "%s\t%s\t%.1f\t%s\n", name, n.Phase, spent[name].seconds, n.Message)
 		for _, line := range outputs(n) {
 			_, _ = fmt.Fprintf(w, "\t\t\t  %s\n", line)
 		}
