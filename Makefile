@@ -25,7 +25,7 @@ test-unit: ## Unit, property and golden tests; no root, no cluster, no emulator
 
 .PHONY: test-e2e
 test-e2e: ## End-to-end tests on a real cluster with an emulated AWS
-	APHEX_REQUIRE=cluster,emulator,images go test -count=1 -timeout 60m -v ./e2e/
+	APHEX_REQUIRE=cluster,emulator,images go test -count=1 -p 1 -timeout 60m -v ./e2e/...
 
 .PHONY: demo
 demo: ## Push a sample application through two AWS accounts on a local cluster
@@ -37,7 +37,7 @@ demo-down: ## Remove everything `make demo` left running
 
 .PHONY: bench
 bench: ## Measure the speed claims, as ratios within one run
-	APHEX_REQUIRE=cluster,emulator,images APHEX_BENCH=1 go test -count=1 -timeout 60m -v -run TestBench ./e2e/
+	@go run ./e2e/cmd/bench
 
 .PHONY: lint
 lint: tools ## golangci-lint, gofumpt, govulncheck, generated files up to date

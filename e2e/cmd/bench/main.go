@@ -1,0 +1,133 @@
+// Command bench measures the speed claims on a real cluster with a stock Argo
+// controller, as ratios within one run: absolute times differ between
+// machines, ratios hardly do.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"slices"
+	"syscall"
+	"time"
+
+	"github.com/aphex-pipeline/aphex/e2e/lab"
+	"github.com/aphex-pipeline/aphex/internal/testkit/gitserver"
+)
+
+const (
+	stages = 6
+	rounds = 3
+	// claim: stages that do nothing take at most a quarter of the same number
+	// of container steps.
+	claim = 0.25
+	// runLimit is the time one Workflow may take.
+	runLimit = 5 * time.Minute
+	// stopTimeout bounds taking everything down.
+	stopTimeout = 2 * time.Minute
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop)
+	err := run(ctx, os.Stdout)
+	stop()
+	if err != nil {
+		_, _ = fmt.Fprintln(os.Stderr, "bench failed:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, out io.Writer) (err error) {
+	root, err := os.Getwd()
+	if err != nil {
+		return err
+	}
+	dir, err := os.MkdirTemp("", "aphex-bench-")
+	if err != nil {
+		return err
+	}
+	l, err := lab.Start(ctx, lab.Config{Root: root, Dir: dir, Log: out})
+	if err != nil {
+		return err
+	}
+	defer func() {
+		stopCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
+		defer cancel()
+		err = errors.Join(err, l.Stop(stopCtx), os.RemoveAll(dir))
+	}()
+	if err := l.InstallPlugin(ctx); err != nil {
+		return err
+	}
+	manifests, err := manifests(ctx, l)
+	if err != nil {
+		return err
+	}
+	seconds := map[string][]float64{}
+	for range rounds {
+		for _, kind := range []string{"plugin", "container"} {
+			spent, err := timeWorkflow(ctx, l, manifests[kind])
+			if err != nil {
+				return fmt.Errorf("%s: %w", kind, err)
+			}
+			seconds[kind] = append(seconds[kind], spent)
+			_, _ = fmt.Fprintf(out, "%-10s %5.1f s\n", kind, spent)
+		}
+	}
+	ratio := median(seconds["plugin"]) / median(seconds["container"])
+	_, _ = fmt.Fprintf(out, "%d no-op stages, stock controller, median of %d: plugin %.1f s, container %.1f s, ratio %.3f (claim: at most %.2f)\n",
+		stages, rounds, median(seconds["plugin"]), median(seconds["container"]), ratio, claim)
+	if ratio > claim {
+		return fmt.Errorf("ratio %.3f is above the claim of %.2f", ratio, claim)
+	}
+	return nil
+}
+
+func median(values []float64) float64 {
+	return slices.Sorted(slices.Values(values))[len(values)/2]
+}
+
+// timeWorkflow runs a Workflow and returns the seconds from its creation to
+// its end, as this process sees them.
+func timeWorkflow(ctx context.Context, l *lab.Lab, manifest string) (float64, error) {
+	ctx, cancel := context.WithTimeout(ctx, runLimit)
+	defer cancel()
+	began := time.Now()
+	run, err := l.SubmitManifest(ctx, []byte(manifest))
+	if err != nil {
+		return 0, err
+	}
+	status, err := run.Wait(ctx)
+	if err != nil {
+		return 0, err
+	}
+	if status.Phase != "Succeeded" {
+		return 0, fmt.Errorf("the workflow ended %s: %s", status.Phase, status.Message)
+	}
+	return time.Since(began).Seconds(), nil
+}
+
+// manifests are the two Workflows. The plugin's has the pod patch, the
+// security context and the identity of a generated template.
+func manifests(ctx context.Context, l *lab.Lab) (map[string]string, error) {
+	const config = "version: \"1.0\"\nbuild: {commands: [\"true\"]}\nenvironments:\n" +
+		"  - {name: dev, region: eu-west-1, account: \"111111111111\", stacks: [{name: none, path: cdk.json}]}\n"
+	p, err := l.NewPipeline(ctx, "bench")
+	if err != nil {
+		return nil, err
+	}
+	if _, err := p.Push(ctx, gitserver.Change{Write: map[string]string{"aphex-config.yaml": config}}); err != nil {
+		return nil, err
+	}
+	if err := p.Apply(ctx, []byte(config)); err != nil {
+		return nil, err
+	}
+	spec, err := l.TemplateSpec(ctx, p, "serviceAccountName", "podSpecPatch", "securityContext", "podMetadata")
+	if err != nil {
+		return nil, err
+	}
+	return map[string]string{"plugin": workflow(spec, pluginStep), "container": workflow("  serviceAccountName: aphex-workflow\n", containerStep)}, nil
+}
