@@ -17,8 +17,9 @@ phase() { # name command...
   printf '%-12s %5d s\n' "$name" $((SECONDS - began)) >>"$times"
 }
 
-phase compile go test -race -run '^$' -exec true ./...
-phase unit go test -race -shuffle=on ./cmd/... ./internal/... ./plugin/... ./tasks/... ./manifests/...
+unit=(./cmd/... ./internal/... ./plugin/... ./tasks/... ./manifests/...)
+phase compile go test -race -run '^$' -exec true "${unit[@]}"
+phase unit go test -race -shuffle=on "${unit[@]}"
 if [ "$status" -eq 0 ]; then
   export APHEX_REQUIRE=cluster,emulator,images
   phase e2e-parts go test -count=1 -p 1 -timeout 40m $(go list ./e2e/... | grep -v '/e2e$')
