@@ -111,17 +111,13 @@ func (s *Stage) Run(ctx context.Context, req task.Request, env task.Env) (task.R
 
 func (s *Stage) build(ctx context.Context, req task.Request, build pipeline.Build, env task.Env) error {
 	vars := map[string]string{"APHEX_PIPELINE": req.Pipeline, "APHEX_COMMIT": req.Commit, "APHEX_BRANCH": req.Branch, "APHEX_RUN": req.Run.Name}
-	for name, value := range build.Env {
-		vars[name] = value
-	}
+	maps.Copy(vars, build.Env)
 	if build.Credentials {
 		creds, err := s.cfg.Credentials(ctx, req)
 		if err != nil {
 			return err
 		}
-		for name, value := range creds {
-			vars[name] = value
-		}
+		maps.Copy(vars, creds)
 	}
 	env.Progress(fmt.Sprintf("running %d build commands", len(build.Commands)))
 	_, err := commands.Run(ctx, s.cfg.Worker, commands.List{
