@@ -47,7 +47,7 @@ func TestRuns_OfOnePipelineNeverGoBack(t *testing.T) {
 	require.Equal(t, "Succeeded", status.Phase, "%+v", status)
 	node := status.Node("deploy-dev")
 	require.Equal(t, "false", node.Output("deployed"))
-	require.Contains(t, node.Message, string(fault.Superseded))
+	require.Contains(t, node.Message, "["+string(fault.Superseded)+"]")
 	require.Equal(t, "Skipped", status.Node("test-dev").Phase)
 	require.Equal(t, "two", parameter(t, l, "/e2e/order"))
 
@@ -83,7 +83,8 @@ func TestRun_StaleTopologyIsReplaced(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "Succeeded", status.Phase, "%+v", status)
 	require.Equal(t, "false", status.Node("validate").Output("proceed"))
-	require.Equal(t, "Skipped", status.Node("deploy-dev").Phase)
+	require.Equal(t, "Skipped", status.Node("build").Phase)
+	require.Equal(t, "Omitted", status.Node("deploy-dev").Phase)
 
 	replacement, err := p.Latest(ctx)
 	require.NoError(t, err)

@@ -164,6 +164,11 @@ func (r *Run) Retry(ctx context.Context) error {
 // purpose.
 func (r *Run) agentPod() string { return r.Name + "-1340600742-agent" }
 
+// Log returns what the sidecar has logged so far.
+func (r *Run) Log(ctx context.Context) (string, error) {
+	return r.lab.Kubectl(ctx, nil, "logs", "-n", r.Namespace, r.agentPod(), "-c", "aphex-executor-plugin")
+}
+
 // FollowLogs copies the sidecar's log to out from the moment the pod runs. The
 // function it returns stops that and waits for the end.
 func (r *Run) FollowLogs(ctx context.Context, out io.Writer) (stop func()) {

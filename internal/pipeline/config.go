@@ -45,7 +45,7 @@ type Build struct {
 	// Commands run in order in the worker. Working directory and exported
 	// variables carry over from one to the next.
 	Commands []string `yaml:"commands"`
-	// Timeout ends the stage; 0 means the installation's default.
+	// Timeout ends the stage; 0 means the stage's default.
 	Timeout time.Duration `yaml:"timeout,omitempty"`
 	// Artifacts is a folder relative to the source root, slash-separated and
 	// inside the repository, whose files are published.
@@ -69,7 +69,7 @@ type Environment struct {
 	Stacks []Stack `yaml:"stacks"`
 	// Tests run after the last stack; nil if the environment has none.
 	Tests *Tests `yaml:"tests,omitempty"`
-	// Timeout ends the environment's deploy stage; 0 means the installation's
+	// Timeout ends the environment's deploy stage; 0 means the stage's
 	// default.
 	Timeout time.Duration `yaml:"timeout,omitempty"`
 	// RoleARN is the role to deploy with, in Account; empty means the bootstrap
@@ -98,7 +98,7 @@ type Stack struct {
 type Tests struct {
 	// Commands run in order in the worker with the stack outputs at hand.
 	Commands []string `yaml:"commands,omitempty"`
-	// Timeout ends the stage; 0 means the installation's default.
+	// Timeout ends the stage; 0 means the stage's default.
 	Timeout time.Duration `yaml:"timeout,omitempty"`
 }
 

@@ -88,6 +88,9 @@ func (e *Engine) finalReply(call *argo.Call, o outcome, logURL, warning string) 
 	if message == "" {
 		message = label(&call.Request) + " " + strings.ToLower(string(phase))
 	}
+	if o.err == nil && o.reason != "" {
+		message += " [" + o.reason + "]"
+	}
 	if warning != "" {
 		message += " (warning: " + warning + ")"
 	}
