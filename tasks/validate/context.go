@@ -5,7 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
+	"io/fs"
 	"path"
 	"slices"
 	"strings"
@@ -24,7 +24,7 @@ func (s *Stage) context(ctx context.Context, cfg *pipeline.Config) []error {
 			continue
 		}
 		known := map[string]any{}
-		maps.Copy(known, target.Context)
+		addValues(known, target.Context)
 		for _, stack := range target.Stacks {
 			if err := s.appContext(ctx, stack.Path, known); err != nil {
 				findings = append(findings, err)
@@ -51,8 +51,10 @@ func (s *Stage) appContext(ctx context.Context, file string, known map[string]an
 			return err
 		}
 		if found {
-			maps.Copy(known, app.Context)
-			_, err = s.readJSON(ctx, path.Join(dir, "cdk.context.json"), &known)
+			addValues(known, app.Context)
+			var looked map[string]any
+			_, err = s.readJSON(ctx, path.Join(dir, "cdk.context.json"), &looked)
+			addValues(known, looked)
 			return err
 		}
 		if dir == "." || dir == "/" {
@@ -61,10 +63,19 @@ func (s *Stage) appContext(ctx context.Context, file string, known map[string]an
 	}
 }
 
+// addValues adds what has a value: null takes none away that is given elsewhere.
+func addValues(known, more map[string]any) {
+	for key, value := range more {
+		if value != nil {
+			known[key] = value
+		}
+	}
+}
+
 // readJSON decodes a file of the commit; found is false if there is none.
 func (s *Stage) readJSON(ctx context.Context, file string, into any) (found bool, err error) {
 	data, err := s.cfg.Workspace.File(ctx, file)
-	if errors.Is(err, &fault.Fault{Reason: fault.ConfigMissing}) {
+	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
+	"github.com/aphex-pipeline/aphex/internal/awserr"
 	"github.com/aphex-pipeline/aphex/internal/fault"
 	"github.com/aphex-pipeline/aphex/internal/kube"
 	"github.com/aphex-pipeline/aphex/internal/pipeline"
@@ -38,14 +39,14 @@ var _ Start = (*Replacer)(nil)
 // and the topology, links both runs and returns the replacement's name.
 // Calling it again finds the same replacement.
 //
-// Errors: KubernetesRejected.
+// Errors: KubernetesRejected; Cancelled.
 func (r *Replacer) Replace(ctx context.Context, req task.Request) (string, error) {
 	template, err := r.cluster.WorkflowTemplate(ctx, req.Run.Namespace, req.Pipeline)
 	if errors.Is(err, kube.ErrNotFound) {
 		return "", nil // nothing to compare with: a run made from a plain manifest
 	}
 	if err != nil {
-		return "", rejected("read the pipeline's template", err)
+		return "", rejected(ctx, "read the pipeline's template", err)
 	}
 	current := template.GetAnnotations()[pipeline.AnnotationTopology]
 	if current == "" || current == req.Topology {
@@ -53,22 +54,25 @@ func (r *Replacer) Replace(ctx context.Context, req task.Request) (string, error
 	}
 	run, err := r.cluster.Workflow(ctx, req.Run.Namespace, req.Run.Name)
 	if err != nil {
-		return "", rejected("read the run", err)
+		return "", rejected(ctx, "read the run", err)
 	}
 	name, manifest := pipeline.Replacement(pipeline.Replaced{
 		Name: req.Run.Name, Namespace: req.Run.Namespace, UID: req.Run.UID,
 		Pipeline: req.Pipeline, Topology: current, Arguments: run.Parameters,
 	})
 	if _, err := r.cluster.CreateWorkflow(ctx, req.Run.Namespace, manifest); err != nil && !errors.Is(err, kube.ErrExists) {
-		return "", rejected("start the replacement of the run", err)
+		return "", rejected(ctx, "start the replacement of the run", err)
 	}
 	if _, err := r.cluster.AnnotateWorkflow(ctx, req.Run.Namespace, req.Run.Name, req.Run.UID, map[string]string{pipeline.AnnotationReplacedBy: name}); err != nil {
-		return "", rejected("link the run to its replacement", err)
+		return "", rejected(ctx, "link the run to its replacement", err)
 	}
 	return name, nil
 }
 
-func rejected(op string, err error) error {
+func rejected(ctx context.Context, op string, err error) error {
+	if ctx.Err() != nil {
+		return awserr.Ended(ctx, op)
+	}
 	if errors.Is(err, kube.ErrForbidden) {
 		return fault.Wrap(fault.User, fault.KubernetesRejected, op,
 			"Apply the manifests of this version: the plugin's service account needs get, patch and create on workflows and get on workflowtemplates", err)

@@ -13,7 +13,8 @@ import (
 
 // tools checks that the worker has every configured tool and the program the
 // first build command starts with. Programs of later commands only warn: an
-// earlier command may install them.
+// earlier command may install them. They are sought as a build command would,
+// with a PATH that build.env may set.
 func (s *Stage) tools(ctx context.Context, cfg *pipeline.Config, out io.Writer) []error {
 	required := slices.Clone(cfg.Tools)
 	var optional []string
@@ -27,7 +28,7 @@ func (s *Stage) tools(ctx context.Context, cfg *pipeline.Config, out io.Writer) 
 			optional = append(optional, name)
 		}
 	}
-	found, err := s.cfg.Programs.LookPath(ctx, slices.Concat(required, optional), nil)
+	found, err := s.cfg.Programs.LookPath(ctx, slices.Concat(required, optional), cfg.Build.Env)
 	if err != nil {
 		return []error{err}
 	}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"strings"
 
+	"github.com/aphex-pipeline/aphex/internal/awserr"
 	"github.com/aphex-pipeline/aphex/internal/fault"
 	"github.com/aphex-pipeline/aphex/internal/pipeline"
 	"github.com/aphex-pipeline/aphex/internal/workspace"
@@ -105,7 +106,11 @@ func (s *Stage) check(ctx context.Context, req task.Request, cfg *pipeline.Confi
 	findings = append(findings, s.context(ctx, cfg)...)
 	env.Progress("checking credentials")
 	for _, target := range cfg.Environments {
-		if err := s.cfg.Identity(ctx, req, target); err != nil {
+		err := s.cfg.Identity(ctx, req, target)
+		if ctx.Err() != nil { // what is unanswered is no finding
+			return awserr.Ended(ctx, opValidate)
+		}
+		if err != nil {
 			findings = append(findings, err)
 			continue
 		}
@@ -115,6 +120,9 @@ func (s *Stage) check(ctx context.Context, req task.Request, cfg *pipeline.Confi
 	}
 	return joined(findings)
 }
+
+// opValidate is what the stage does, in messages about all of it.
+const opValidate = "validate the run"
 
 // joined makes one fault of several: one sentence each, the reason and class
 // of the first.
@@ -128,7 +136,7 @@ func joined(findings []error) error {
 		texts[i] = fmt.Sprintf("(%d) %s", i+1, fault.Message(f))
 	}
 	return &fault.Fault{
-		Class: first.Class, Reason: first.Reason, Op: "validate the run",
+		Class: first.Class, Reason: first.Reason, Op: opValidate,
 		Remedy: "Mend all of them, then push again or retry the run",
 		Err:    fmt.Errorf("%d findings: %s", len(findings), strings.Join(texts, "; ")),
 	}
