@@ -147,7 +147,9 @@ func TestReplace_RefusedByTheAPIServer(t *testing.T) {
 	t.Run("an API server that is down", func(t *testing.T) {
 		t.Parallel()
 		s := cluster(t, "sha256:new")
-		s.Deny(func(kubetest.Call) *metav1.Status { return &metav1.Status{Code: http.StatusInternalServerError, Message: "etcd is away"} })
+		s.Deny(func(kubetest.Call) *metav1.Status {
+			return &metav1.Status{Code: http.StatusInternalServerError, Message: "etcd is away"}
+		})
 		_, err := validate.NewReplacer(s.Client(t)).Replace(t.Context(), staleRun())
 		require.ErrorIs(t, err, &fault.Fault{Reason: fault.KubernetesRejected})
 		require.Equal(t, fault.Transient, fault.From(err).Class)
