@@ -40,7 +40,7 @@ func (c Class) String() string {
 // Fault is an error with everything a person needs to act on it.
 //
 // The zero value is not useful: Reason and Err are required.
-type Fault struct {
+type Fault struct { //nolint:errname // everybody says Fault; Error would be said twice
 	// Class says who has to act.
 	Class Class
 	// Reason is the stable, documented code of the fault.
@@ -73,7 +73,7 @@ func (f *Fault) Unwrap() error { return f.Err }
 
 // Is reports whether target is a Fault with the same Reason.
 func (f *Fault) Is(target error) bool {
-	other, ok := target.(*Fault) //nolint:errorlint // Is is called once per link of the chain
+	other, ok := target.(*Fault) // Is is called once per link of the chain
 	return ok && other.Reason == f.Reason
 }
 
