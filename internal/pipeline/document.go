@@ -3,6 +3,7 @@ package pipeline
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -43,8 +44,16 @@ type place []string
 // unescaped, and one that does only shares its position with another.
 func (p place) id() string { return strings.Join(p, "\x00") }
 
+// last is the key or index that leads here, or "" at the root.
+func (p place) last() string {
+	if len(p) == 0 {
+		return ""
+	}
+	return p[len(p)-1]
+}
+
 func (p place) child(token string) place {
-	return append(p[:len(p):len(p)], token)
+	return append(slices.Clip(p), token)
 }
 
 // path renders a place for people: environments[0].stacks[1].name.

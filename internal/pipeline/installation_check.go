@@ -53,7 +53,7 @@ const (
 	patternRegion   = `[a-z]{2,4}(?:-[a-z]+){1,3}-[0-9]{1,2}`
 	patternImage    = `[A-Za-z0-9][A-Za-z0-9._:/@-]{0,511}`
 	patternRole     = `arn:aws[a-z-]*:iam::[0-9]{12}:role/[A-Za-z0-9+=,.@_/-]{1,512}`
-	patternToken    = `[A-Za-z0-9][A-Za-z0-9._:/-]{0,254}`
+	patternToken    = `[A-Za-z0-9][A-Za-z0-9._:/-]{0,254}` //nolint:gosec // G101: a pattern
 	patternVariable = `[A-Za-z_][A-Za-z0-9_]{0,127}`
 	patternValue    = `[A-Za-z0-9 ._~:/@%+,;=*?!#$&|()\[\]-]{0,1000}`
 	patternURL      = `[a-z]+://[A-Za-z0-9._~:/@%+\[\]-]+`

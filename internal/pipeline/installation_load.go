@@ -48,7 +48,7 @@ func LoadInstallation(name string, data []byte) (Installation, error) {
 	}
 	root := document.Content[0]
 	if root.Kind != yaml.MappingNode {
-		return inst, invalidFile(name, errors.New("is not a mapping: write keys such as pipeline: and namespace:"))
+		return inst, invalidFile(name, errors.New("is not a mapping: write keys such as pipeline: shop and namespace: ci"))
 	}
 	walk := &installationWalk{file: name, positions: map[string]*yaml.Node{}}
 	walk.mapping("", root)

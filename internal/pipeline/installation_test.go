@@ -179,6 +179,8 @@ func fill(typ reflect.Type) reflect.Value {
 		value.SetInt(1)
 	case reflect.Bool:
 		value.SetBool(true)
+	default:
+		panic("no value for " + typ.String())
 	}
 	return value
 }

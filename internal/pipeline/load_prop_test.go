@@ -125,7 +125,7 @@ func TestLoad_EnvironmentNeedsItsKeys(t *testing.T) {
 		require.NoError(t, yaml.Unmarshal(text, &document))
 		index := rapid.IntRange(0, len(config.Environments)-1).Draw(t, "index")
 		key := rapid.SampledFrom([]string{"name", "region", "account", "stacks"}).Draw(t, "key")
-		environment := document["environments"].([]any)[index].(map[string]any) //nolint:forcetypeassert // a test
+		environment := document["environments"].([]any)[index].(map[string]any)
 		path := fmt.Sprintf("environments[%d]", index)
 		if key == "stacks" && rapid.Bool().Draw(t, "empty") {
 			environment[key] = []any{}

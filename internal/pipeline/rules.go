@@ -1,7 +1,7 @@
 package pipeline
 
 import (
-	"fmt"
+	"errors"
 	"net/url"
 	"path"
 	"regexp"
@@ -29,19 +29,19 @@ type cursor struct {
 
 // key returns the value of a key; its value is nil if there is none.
 func (c cursor) key(name string) cursor {
-	object, _ := c.value.(map[string]any) //nolint:errcheck // another type has no keys
+	object, _ := c.value.(map[string]any) // another type has no keys
 	return cursor{doc: c.doc, place: c.place.child(name), value: object[name]}
 }
 
 func (c cursor) has(name string) bool {
-	object, _ := c.value.(map[string]any) //nolint:errcheck // another type has no keys
+	object, _ := c.value.(map[string]any) // another type has no keys
 	_, ok := object[name]
 	return ok
 }
 
 // items returns the entries of a list.
 func (c cursor) items() []cursor {
-	list, _ := c.value.([]any) //nolint:errcheck // another type has no entries
+	list, _ := c.value.([]any) // another type has no entries
 	items := make([]cursor, len(list))
 	for i, item := range list {
 		items[i] = cursor{doc: c.doc, place: c.place.child(strconv.Itoa(i)), value: item}
@@ -156,7 +156,7 @@ func checkTimeout(stage cursor) {
 }
 
 func checkVariables(env cursor) {
-	object, _ := env.value.(map[string]any) //nolint:errcheck // another type has no keys
+	object, _ := env.value.(map[string]any) // another type has no keys
 	for name := range object {
 		value := env.key(name)
 		if strings.HasPrefix(name, "APHEX_") {
@@ -284,7 +284,7 @@ func checkURL(c cursor) {
 	}
 	address, err := url.Parse(c.text())
 	if err == nil && address.Host == "" {
-		err = fmt.Errorf("no host")
+		err = errors.New("no host")
 	}
 	if err != nil {
 		c.add("%s is not an address; allowed: an http or https address such as \"https://argo.example.com\"", c.doc.showAt(c.place))

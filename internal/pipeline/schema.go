@@ -97,6 +97,6 @@ func knownKeys(part map[string]any) []string {
 
 // allowed returns the sentence part that says which values fit.
 func allowed(part map[string]any) string {
-	text, _ := part["patternErrorMessage"].(string) //nolint:errcheck // absent is empty
+	text, _ := part["patternErrorMessage"].(string) // absent is empty
 	return text
 }

@@ -25,7 +25,7 @@ func visit(t *testing.T, path string, node map[string]any, f func(path string, n
 	for _, holder := range []string{"properties", "patternProperties"} {
 		if children, ok := node[holder].(map[string]any); ok {
 			for name, child := range children {
-				visit(t, path+"."+name, child.(map[string]any), f) //nolint:forcetypeassert // a test
+				visit(t, path+"."+name, child.(map[string]any), f)
 			}
 		}
 	}

@@ -87,8 +87,6 @@ var secretFormats = []secretFormat{
 
 // harmless are texts with characters at random that are no secrets: digests,
 // integrity strings, ARNs, UUIDs.
-//
-//nolint:gochecknoglobals // a constant that has to be computed
 var harmless = regexp.MustCompile(`(?i)sha(?:1|224|256|384|512)[:-][A-Za-z0-9+/=]+|arn:aws[a-z-]*:[^\s"']+|` +
 	`[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|data:[a-z]+/[a-z0-9.+-]+;base64,`)
 
@@ -224,7 +222,19 @@ func isRandom(token string, pairs float64) bool {
 	if len(token) < 20 || hexDigits.MatchString(token) {
 		return false
 	}
-	var lower, upper, digits, switches, adjacent, common int
+	lower, upper, digits := countKinds(token)
+	switches, adjacent, common := countPairs(token)
+	if lower == 0 || upper == 0 {
+		// One case only: names with numbers have few changes between letters
+		// and digits. Identifiers of AWS in upper case are short.
+		return len(token) >= 32 && digits >= 4 && switches*5 >= len(token)
+	}
+	enough := digits >= 2 && switches >= 3 || len(token) >= 32 && digits >= 1
+	return enough && float64(common) < pairs*float64(adjacent)
+}
+
+// countKinds counts the characters of each kind.
+func countKinds(token string) (lower, upper, digits int) {
 	for i := range len(token) {
 		switch c := token[i]; {
 		case isDigit(c):
@@ -234,9 +244,14 @@ func isRandom(token string, pairs float64) bool {
 		default:
 			upper++
 		}
-		if i == 0 {
-			continue
-		}
+	}
+	return lower, upper, digits
+}
+
+// countPairs counts the changes between letters and digits, the pairs of
+// letters within a word, and those of them that are common.
+func countPairs(token string) (switches, adjacent, common int) {
+	for i := 1; i < len(token); i++ {
 		before, c := token[i-1], token[i]
 		switch {
 		case isDigit(before) != isDigit(c):
@@ -249,13 +264,7 @@ func isRandom(token string, pairs float64) bool {
 			}
 		}
 	}
-	if lower == 0 || upper == 0 {
-		// One case only: names with numbers have few changes between letters
-		// and digits. Identifiers of AWS in upper case are short.
-		return len(token) >= 32 && digits >= 4 && switches*5 >= len(token)
-	}
-	enough := digits >= 2 && switches >= 3 || len(token) >= 32 && digits >= 1
-	return enough && float64(common) < pairs*float64(adjacent)
+	return switches, adjacent, common
 }
 
 func isDigit(c byte) bool { return c >= '0' && c <= '9' }

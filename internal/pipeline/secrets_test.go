@@ -110,7 +110,7 @@ func TestLoad_SecretsAreFoundAnywhereAndNeverShown(t *testing.T) {
 				_, err := Load("c", fmt.Appendf(nil, host, values...))
 				require.Error(t, err)
 				require.NotContains(t, err.Error(), secretPart(name, sample))
-				found := err.(*InvalidError).Findings //nolint:errorlint,forcetypeassert // a test
+				found := err.(*InvalidError).Findings //nolint:errorlint // the type itself is what Load promises
 				require.Len(t, found, 1, "%v", err)
 				require.Contains(t, found[0].Message, "a configuration must not hold secrets")
 				require.Equal(t, where.line, found[0].Line)

@@ -38,12 +38,11 @@ func (d *document) explain(known *schema, violation *jsonschema.ValidationError)
 	if d.flagged[at.id()] {
 		return // already known to be unusable, and why
 	}
-	part := known.at(violation.SchemaURL)
 	switch what := violation.ErrorKind.(type) {
 	case *kind.AdditionalProperties:
 		slices.Sort(what.Properties)
 		for _, key := range what.Properties {
-			d.explainKey(part, at.child(key), key)
+			d.explainKey(known.at(violation.SchemaURL), at.child(key), key)
 		}
 	case *kind.Required:
 		for _, key := range what.Missing {
@@ -51,6 +50,14 @@ func (d *document) explain(known *schema, violation *jsonschema.ValidationError)
 		}
 	case *kind.Type:
 		d.explainType(at, what)
+	default:
+		d.explainValue(known.at(violation.SchemaURL), at, violation.ErrorKind)
+	}
+}
+
+// explainValue says what is wrong with a value of the right type.
+func (d *document) explainValue(part map[string]any, at place, violated jsonschema.ErrorKind) {
+	switch what := violated.(type) {
 	case *kind.Enum:
 		choices := make([]string, len(what.Want))
 		for i, choice := range what.Want {
@@ -109,24 +116,19 @@ func (d *document) addMissing(known *schema, location string, at place, key stri
 
 // explainType says what stands where something else belongs. at has a node.
 func (d *document) explainType(at place, what *kind.Type) {
-	node := d.values[at.id()]
-	raw := ""
-	if node != nil {
-		raw = node.Value
+	scalar, raw := false, ""
+	if node := d.values[at.id()]; node != nil {
+		scalar, raw = node.Kind == yaml.ScalarNode, node.Value
 	}
-	key := ""
-	if len(at) > 0 {
-		key = at[len(at)-1]
-	}
-	wantsText := slices.Contains(what.Want, "string")
+	unquoted := slices.Contains(what.Want, "string") && slices.Contains([]string{"number", "boolean", "null"}, what.Got)
 	switch {
 	case what.Got == "null" && raw == "":
 		d.add(at, "the key has no value; allowed is %s; leave the key out if it is not needed", kinds(what.Want))
-	case wantsText && len(at) == 1 && key == "version" && what.Got == "number":
+	case unquoted && what.Got == "number" && slices.Equal(at, place{"version"}):
 		d.add(at, "%s without quotes is a number and would be read as 1; write version: \"1.0\"", raw)
-	case wantsText && key == "account" && what.Got == "number":
+	case unquoted && what.Got == "number" && at.last() == "account":
 		d.explainAccount(at, raw)
-	case wantsText && (what.Got == "number" || what.Got == "boolean" || what.Got == "null") && node != nil && node.Kind == yaml.ScalarNode:
+	case unquoted && scalar:
 		d.add(at, "%s without quotes is a %s, and text is expected; put it in quotes", d.showAt(at), what.Got)
 	case slices.Contains(what.Want, "boolean") && isOldBoolean(raw):
 		d.add(at, "%s is text in YAML 1.2, not a boolean; allowed: true, false", d.showAt(at))
