@@ -44,10 +44,10 @@ func secretDir(t *testing.T, user, pass string) string {
 
 // shop is a repository with a line of three commits and one beside it.
 type shop struct {
-	server              *gitserver.Server
-	url                 string
-	first, second, tip  string
-	side, unrelatedRoot string
+	server             *gitserver.Server
+	url                string
+	first, second, tip string
+	side               string
 }
 
 func newShop(t *testing.T, cfg gitserver.Config) shop {
@@ -173,7 +173,7 @@ func TestCheckout_FetchesMissingFilesInOneGo(t *testing.T) {
 	t.Parallel()
 	s := newShop(t, gitserver.Config{Filter: true})
 	files := map[string]string{}
-	for _, name := range strings.Split("abcdefghijklmnopqrst", "") {
+	for name := range strings.SplitSeq("abcdefghijklmnopqrst", "") {
 		files["many/"+name] = "content of " + name
 	}
 	id, err := s.server.Commit(t.Context(), "team/shop", gitserver.Change{Write: files})

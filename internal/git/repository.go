@@ -58,14 +58,19 @@ func (c *Client) Clone(ctx context.Context, dir, rawURL, commit string) error {
 // a time, so nobody holds one.
 func unlock(dir string) error {
 	const op = "open the clone"
-	err := filepath.WalkDir(dir, func(full string, entry fs.DirEntry, err error) error {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return fault.Wrap(fault.System, fault.CloneFailed, op, "", err)
+	}
+	defer func() { _ = root.Close() }()
+	err = fs.WalkDir(root.FS(), ".", func(name string, entry fs.DirEntry, err error) error {
 		switch {
 		case err != nil:
 			return err
 		case entry.IsDir() && entry.Name() == "objects":
 			return fs.SkipDir
 		case !entry.IsDir() && strings.HasSuffix(entry.Name(), ".lock"):
-			return os.Remove(full)
+			return root.Remove(name)
 		}
 		return nil
 	})

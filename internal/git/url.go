@@ -27,49 +27,69 @@ var scpLike = regexp.MustCompile(`^([A-Za-z0-9._-]+@)?([A-Za-z0-9.-]+):([^/@][^@
 // remote checks the URL of a repository. URLs come from outside (a webhook, a
 // form), so everything that git could take for something else is refused.
 func (c *Client) remote(raw string) (remote, error) {
-	invalid := func(format string, args ...any) (remote, error) {
-		return remote{}, fault.Newf(fault.User, fault.RepositoryInvalid, "check the repository URL",
-			"Give it as https://host/path or ssh://git@host/path, without credentials", format, args...)
-	}
-	switch {
-	case raw == "":
-		return invalid("it is empty")
-	case strings.Contains(raw, "{{"):
-		return remote{}, fault.Newf(fault.User, fault.RepositoryInvalid, "check the repository URL",
-			"Argo Events does not fill in such tags; pass repo-url with a trigger parameter (dataKey: body.repository.clone_url)",
-			"%q is a template tag that nothing has filled in", raw)
-	case strings.ContainsFunc(raw, func(r rune) bool { return unicode.IsControl(r) || unicode.IsSpace(r) }):
-		return invalid("%q contains white space or control characters", hidePassword(raw))
-	case strings.HasPrefix(raw, "-"):
-		return invalid("%q begins with a hyphen", hidePassword(raw))
-	case transportHelper.MatchString(raw):
-		return invalid("%q names a transport helper, which is not allowed", hidePassword(raw))
+	if err := checkText(raw); err != nil {
+		return remote{}, err
 	}
 	if m := scpLike.FindStringSubmatch(raw); m != nil && !strings.Contains(raw, "://") {
 		raw = "ssh://" + m[1] + m[2] + "/" + m[3]
 	}
 	u, err := url.Parse(raw)
 	if err != nil || u.Opaque != "" {
-		return invalid("%q is not a URL", hidePassword(raw))
+		return remote{}, invalidURL("%q is not a URL", hidePassword(raw))
 	}
 	if !slices.Contains(c.schemes, u.Scheme) {
-		return invalid("%q has the scheme %q; allowed are %s", hidePassword(raw), u.Scheme, strings.Join(c.schemes, ", "))
+		return remote{}, invalidURL("%q has the scheme %q; allowed are %s", hidePassword(raw), u.Scheme, strings.Join(c.schemes, ", "))
 	}
-	if _, has := u.User.Password(); has || u.User != nil && u.Scheme != "ssh" {
-		return remote{}, fault.Newf(fault.User, fault.RepositoryInvalid, "check the repository URL",
-			"Remove them and create a Secret with username and password for the pipeline instead; treat these as leaked",
-			"%q contains credentials", hidePassword(raw))
-	}
-	if u.Scheme != "file" && (u.Hostname() == "" || strings.HasPrefix(u.Host, "-")) || strings.HasPrefix(u.User.Username(), "-") {
-		return invalid("%q has no usable host", hidePassword(raw))
-	}
-	if strings.Trim(u.Path, "/") == "" || strings.HasPrefix(u.Path, "/-") && u.Scheme == "ssh" {
-		return invalid("%q names no repository", hidePassword(raw))
-	}
-	if u.RawQuery != "" || u.Fragment != "" {
-		return invalid("%q has a query or a fragment", hidePassword(raw))
+	if err := checkParts(u, hidePassword(raw)); err != nil {
+		return remote{}, err
 	}
 	return remote{url: u.String(), shown: u.String(), scope: u.Scheme + "://" + u.Host, ssh: u.Scheme == "ssh"}, nil
+}
+
+const opURL = "check the repository URL"
+
+func invalidURL(format string, args ...any) error {
+	return fault.Newf(fault.User, fault.RepositoryInvalid, opURL,
+		"Give it as https://host/path or ssh://git@host/path, without credentials", format, args...)
+}
+
+// checkText refuses what need not even be parsed.
+func checkText(raw string) error {
+	switch {
+	case raw == "":
+		return invalidURL("it is empty")
+	case strings.Contains(raw, "{{"):
+		return fault.Newf(fault.User, fault.RepositoryInvalid, opURL,
+			"Argo Events does not fill in such tags; pass repo-url with a trigger parameter (dataKey: body.repository.clone_url)",
+			"%q is a template tag that nothing has filled in", raw)
+	case strings.ContainsFunc(raw, func(r rune) bool { return unicode.IsControl(r) || unicode.IsSpace(r) }):
+		return invalidURL("%q contains white space or control characters", hidePassword(raw))
+	case strings.HasPrefix(raw, "-"):
+		return invalidURL("%q begins with a hyphen", hidePassword(raw))
+	case transportHelper.MatchString(raw):
+		return invalidURL("%q names a transport helper, which is not allowed", hidePassword(raw))
+	}
+	return nil
+}
+
+// checkParts checks user, host and path of a URL; shown is what messages may
+// show of it.
+func checkParts(u *url.URL, shown string) error {
+	if _, has := u.User.Password(); has || u.User != nil && u.Scheme != "ssh" {
+		return fault.Newf(fault.User, fault.RepositoryInvalid, opURL,
+			"Remove them and create a Secret with username and password for the pipeline instead; treat these as leaked",
+			"%q contains credentials", shown)
+	}
+	if u.Scheme != "file" && (u.Hostname() == "" || strings.HasPrefix(u.Host, "-")) || strings.HasPrefix(u.User.Username(), "-") {
+		return invalidURL("%q has no usable host", shown)
+	}
+	if strings.Trim(u.Path, "/") == "" || strings.HasPrefix(u.Path, "/-") && u.Scheme == "ssh" {
+		return invalidURL("%q names no repository", shown)
+	}
+	if u.RawQuery != "" || u.Fragment != "" {
+		return invalidURL("%q has a query or a fragment", shown)
+	}
+	return nil
 }
 
 // hidePassword cuts everything that may be a credential out of text that need
