@@ -235,13 +235,20 @@ func (q *pipe) rest(w io.Writer) (held bool, err error) {
 		var n int
 		var readErr error
 		if err := raw.Read(func(fd uintptr) bool {
-			n, readErr = unix.Read(int(fd), buf)
+			for n, readErr = unix.Read(int(fd), buf); errors.Is(readErr, unix.EINTR); {
+				n, readErr = unix.Read(int(fd), buf)
+			}
 			return true
 		}); err != nil {
 			return false, err
 		}
-		if readErr != nil || n <= 0 {
-			return errors.Is(readErr, unix.EAGAIN), nil
+		switch {
+		case errors.Is(readErr, unix.EAGAIN):
+			return true, nil
+		case readErr != nil:
+			return false, readErr
+		case n == 0:
+			return false, nil
 		}
 		if _, err := w.Write(buf[:n]); err != nil {
 			return false, err
