@@ -74,6 +74,7 @@ func describe(t require.TestingT, dir string) map[string]string {
 				return err
 			}
 			text += fmt.Sprintf(" %d %x", info.ModTime().Unix(), content)
+		default: // the mode says it all
 		}
 		tree[name] = text
 		return nil
@@ -84,15 +85,14 @@ func describe(t require.TestingT, dir string) map[string]string {
 func TestTar_RoundTrip(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(rt *rapid.T) {
-		base, err := os.MkdirTemp(t.TempDir(), "")
-		require.NoError(rt, err)
+		base := t.TempDir()
 		src, dst := path.Join(base, "src"), path.Join(base, "dst")
 		require.NoError(rt, os.Mkdir(src, 0o755))
 		require.NoError(rt, os.Mkdir(dst, 0o755))
 		drawTree(rt, src)
 		drawTree(rt, dst) // whatever is there is overwritten, what is not in the archive stays
 		var buffer bytes.Buffer
-		_, err = archive.Create(t.Context(), &buffer, openRoot(t, src), archive.CreateOptions{})
+		_, err := archive.Create(t.Context(), &buffer, openRoot(t, src), archive.CreateOptions{})
 		require.NoError(rt, err)
 		_, err = archive.Extract(t.Context(), openRoot(t, dst), bytes.NewReader(buffer.Bytes()), archive.Limits{})
 		require.NoError(rt, err)
@@ -101,8 +101,7 @@ func TestTar_RoundTrip(t *testing.T) {
 			require.Equal(rt, text, got[name], "%q", name)
 		}
 		var again bytes.Buffer
-		clean, err := os.MkdirTemp(base, "")
-		require.NoError(rt, err)
+		clean := t.TempDir()
 		_, err = archive.Extract(t.Context(), openRoot(t, clean), bytes.NewReader(buffer.Bytes()), archive.Limits{})
 		require.NoError(rt, err)
 		_, err = archive.Create(t.Context(), &again, openRoot(t, src), archive.CreateOptions{})
@@ -115,8 +114,7 @@ func TestTar_RoundTrip(t *testing.T) {
 func TestZip_SameTreeSameBytes(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(rt *rapid.T) {
-		dir, err := os.MkdirTemp(t.TempDir(), "")
-		require.NoError(rt, err)
+		dir := t.TempDir()
 		drawTree(rt, dir)
 		var first, second bytes.Buffer
 		err1, err2 := archive.Zip(&first, dir), archive.Zip(&second, dir)

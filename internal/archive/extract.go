@@ -75,7 +75,7 @@ func (x *extractor) entry(header *tar.Header, content io.Reader) error {
 	if err := x.refuseBelowLink(name); err != nil {
 		return err
 	}
-	mode := fs.FileMode(header.Mode) & fs.ModePerm //nolint:gosec // masked to nine bits
+	mode := fs.FileMode(header.Mode) & fs.ModePerm // masked to nine bits
 	if header.Typeflag == tar.TypeDir {
 		return x.directory(name, mode)
 	}

@@ -74,7 +74,7 @@ func localName(name string) (string, error) {
 	}
 	for part := range strings.SplitSeq(name, "/") {
 		if part == ".." {
-			return "", fmt.Errorf("%w: name %q contains ..", ErrUnsafe, name)
+			return "", fmt.Errorf("%w: name %q contains \"..\"", ErrUnsafe, name)
 		}
 	}
 	clean := path.Clean(name)

@@ -32,7 +32,7 @@ func (m *matcher) insert(needle string) {
 		next := m.successor(state, needle[i])
 		if next == 0 {
 			m.nodes = append(m.nodes, node{depth: i + 1})
-			next = int32(len(m.nodes) - 1) //nolint:gosec // bounded by the total length of the needles
+			next = int32(len(m.nodes) - 1) // bounded by the total length of the needles
 			m.connect(state, needle[i], next)
 		}
 		state = next

@@ -195,7 +195,7 @@ func TestGuard_NeverGoesBack(t *testing.T) {
 			git["c"+strconv.Itoa(i+1)] = "c" + strconv.Itoa(rapid.IntRange(0, i).Draw(t, "parent"))
 		}
 		g, _ := newGuard()
-		ctx := context.Background()
+		ctx := t.Context()
 		deployed := ""
 		for run := range rapid.IntRange(1, 12).Draw(t, "runs") {
 			commit := "c" + strconv.Itoa(rapid.IntRange(0, len(git)-1).Draw(t, "commit"))

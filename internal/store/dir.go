@@ -125,7 +125,7 @@ func (d *Dir) commit(ctx context.Context, key, newBody, newMeta string, ifAbsent
 }
 
 func syncDir(dir string) error {
-	handle, err := os.Open(dir) //nolint:gosec // a folder of the store
+	handle, err := os.Open(dir)
 	if err != nil {
 		return err
 	}
