@@ -161,7 +161,7 @@ func (e *execution) watch(ctx, done context.Context, local <-chan error, hangUp 
 	select {
 	case <-done.Done():
 		return
-	case <-local:
+	case <-local: //nolint:errcheck // says that it went wrong; what did is told by who sent it
 	case <-ctx.Done():
 	}
 	grace := e.cmd.Grace

@@ -86,7 +86,7 @@ func (c *Client) ReadTree(ctx context.Context, dir string, paths []string) (io.R
 		hangUp(nil)
 		return nil, err
 	}
-	resp, err := c.do(ctx, req, op)
+	resp, err := c.do(ctx, req, op) //nolint:bodyclose // treeReader.Close does
 	if err != nil {
 		hangUp(nil)
 		return nil, err

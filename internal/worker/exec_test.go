@@ -207,8 +207,14 @@ func TestExec_WhatCannotStart(t *testing.T) {
 	requireReason(t, fault.DirectoryMissing, err)
 	require.ErrorContains(t, err, "source/gone")
 	for _, cmd := range []worker.Command{
-		{}, {Script: "true", Argv: []string{"true"}}, {Script: "a\x00b"}, {Argv: []string{""}}, {Argv: []string{"a\x00"}},
-		{Script: "true", Env: map[string]string{"A=B": ""}}, {Script: "true", Env: map[string]string{"A": "\x00"}}, {Script: "true", Dir: "\x00"},
+		{},
+		{Script: "true", Argv: []string{"true"}},
+		{Script: "a\x00b"},
+		{Argv: []string{""}},
+		{Argv: []string{"a\x00"}},
+		{Script: "true", Env: map[string]string{"A=B": ""}},
+		{Script: "true", Env: map[string]string{"A": "\x00"}},
+		{Script: "true", Dir: "\x00"},
 	} {
 		_, err = b.Exec(t.Context(), cmd, nil)
 		requireReason(t, fault.BadRequest, err)

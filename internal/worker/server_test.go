@@ -68,7 +68,7 @@ func serve(t *testing.T, change ...func(*worker.ServerConfig)) *testbed {
 	for _, c := range change {
 		c(&cfg)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	done := make(chan error, 1)
 	go func() { done <- worker.Serve(ctx, cfg) }()
 	b.stop = sync.OnceFunc(func() {

@@ -128,7 +128,7 @@ func TestTrees_RoundTrip(t *testing.T) {
 			order = rapid.Permutation(sorted(paths)).Draw(rt, "order")
 		}
 		require.NoError(rt, b.WriteTree(t.Context(), dir, encode(rt, tree, order), worker.WriteOptions{}))
-		first := readAll(rt, b, t, dir)
+		first := readAll(t, rt, b, dir)
 		require.Equal(rt, len(tree), len(decode(rt, bytes.NewReader(first))))
 		for p, n := range decode(rt, bytes.NewReader(first)) {
 			want := tree[p]
@@ -136,7 +136,7 @@ func TestTrees_RoundTrip(t *testing.T) {
 			n.time = want.time
 			require.Equal(rt, want, n, "%q", p)
 		}
-		require.True(rt, bytes.Equal(first, readAll(rt, b, t, dir)), "same tree, same bytes")
+		require.True(rt, bytes.Equal(first, readAll(t, rt, b, dir)), "same tree, same bytes")
 
 		entries, err := b.List(t.Context(), dir)
 		require.NoError(rt, err)
@@ -150,13 +150,14 @@ func TestTrees_RoundTrip(t *testing.T) {
 		// Over another tree: what is written wins, nothing else is touched.
 		other := drawTree(rt)
 		require.NoError(rt, b.WriteTree(t.Context(), dir, encode(rt, other, sorted(keys(other))), worker.WriteOptions{Clean: true}))
-		require.Len(rt, decode(rt, bytes.NewReader(readAll(rt, b, t, dir))), len(other))
+		require.Len(rt, decode(rt, bytes.NewReader(readAll(t, rt, b, dir))), len(other))
 		require.NoError(rt, b.Remove(t.Context(), dir, keys(other)))
-		require.Empty(rt, decode(rt, bytes.NewReader(readAll(rt, b, t, dir))))
+		require.Empty(rt, decode(rt, bytes.NewReader(readAll(t, rt, b, dir))))
 	})
 }
 
-func readAll(rt require.TestingT, b *testbed, t *testing.T, dir string) []byte {
+func readAll(t *testing.T, rt require.TestingT, b *testbed, dir string) []byte {
+	t.Helper()
 	r, err := b.ReadTree(t.Context(), dir, nil)
 	require.NoError(rt, err)
 	data, err := io.ReadAll(r)

@@ -125,7 +125,7 @@ func (x *extractor) add(h *tar.Header, content io.Reader) error {
 	if err != nil {
 		return err
 	}
-	mode := fs.FileMode(h.Mode) & fs.ModePerm //nolint:gosec // G115: masked to nine bits
+	mode := fs.FileMode(h.Mode) & fs.ModePerm // masked to nine bits
 	switch h.Typeflag {
 	case tar.TypeDir:
 		return x.addFolder(dir, base, p, mode, h.ModTime)

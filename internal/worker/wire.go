@@ -173,7 +173,7 @@ func (w *wireError) fault() error {
 // writeFrame writes one frame: kind, length, payload.
 func writeFrame(w io.Writer, kind byte, payload []byte) error {
 	head := [5]byte{kind}
-	binary.BigEndian.PutUint32(head[1:], uint32(len(payload))) //nolint:gosec // G115: payloads are bounded by maxFrame
+	binary.BigEndian.PutUint32(head[1:], uint32(len(payload))) // payloads are bounded by maxFrame
 	if _, err := w.Write(head[:]); err != nil {
 		return err
 	}

@@ -64,7 +64,7 @@ func (w *Workspace) saveIndex(name string, idx index) error {
 
 // loadIndex returns the index if it is there and describes the source.
 func (w *Workspace) loadIndex(name string) (index, bool) {
-	text, err := os.ReadFile(filepath.Join(w.cfg.Private, name)) //nolint:gosec // a private file
+	text, err := os.ReadFile(filepath.Join(w.cfg.Private, name))
 	if err != nil {
 		return index{}, false
 	}

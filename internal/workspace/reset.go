@@ -278,7 +278,7 @@ func (w *Workspace) downloadOnce(ctx context.Context, key string) error {
 	}
 	defer func() { _ = body.Close() }()
 	temp := w.snapshotFile(key) + ".new"
-	file, err := os.Create(temp) //nolint:gosec // a private file
+	file, err := os.Create(temp)
 	if err != nil {
 		return err
 	}

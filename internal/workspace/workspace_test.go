@@ -49,14 +49,14 @@ type objects interface {
 
 func newPod(t testing.TB, objects objects) *pod {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "aphex-ws-") // short, for the socket
+	dir, err := os.MkdirTemp("", "aphex-ws-") //nolint:usetesting // short, for the socket
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	p := &pod{private: filepath.Join(dir, "private"), root: filepath.Join(dir, "workspace")}
 	require.NoError(t, os.Mkdir(p.private, 0o700))
 	require.NoError(t, os.Mkdir(p.root, 0o755))
 	socket := filepath.Join(dir, "w.sock")
-	ctx, stop := context.WithCancel(context.Background())
+	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
 	served := make(chan error, 1)
 	go func() {
 		served <- worker.Serve(ctx, worker.ServerConfig{Socket: socket, Root: p.root, Version: "test"})
@@ -115,6 +115,7 @@ func describe(t require.TestingT, dir string) map[string]string {
 				return err
 			}
 			text += fmt.Sprintf(" %s %q", info.ModTime().UTC().Format(time.RFC3339Nano), content)
+		default: // the mode says it all
 		}
 		tree[name] = text
 		return nil
@@ -172,9 +173,9 @@ func TestWorkspace_FromCommitToSnapshotAndBack(t *testing.T) {
 	require.Contains(t, out.String(), "unchanged")
 
 	require.NoError(t, os.RemoveAll(p.source("node_modules")))
-	require.NoError(t, os.WriteFile(p.source("a"), []byte("tampere"), 0o644)) //nolint:gosec // as a build would
-	require.NoError(t, os.WriteFile(p.source("extra"), []byte("x"), 0o644))   //nolint:gosec // as a build would
-	require.NoError(t, os.WriteFile(p.source("dir/b"), []byte("x"), 0o644))   //nolint:gosec // as a build would
+	require.NoError(t, os.WriteFile(p.source("a"), []byte("tampere"), 0o644))
+	require.NoError(t, os.WriteFile(p.source("extra"), []byte("x"), 0o644))
+	require.NoError(t, os.WriteFile(p.source("dir/b"), []byte("x"), 0o644))
 	out.Reset()
 	require.NoError(t, p.again().Prepare(t.Context(), src, &out))
 	again := p.again()
@@ -267,19 +268,19 @@ func TestReset_MendsWhatCannotBeListed(t *testing.T) {
 	require.NoError(t, p.ws.Materialize(t.Context(), io.Discard))
 	require.NoError(t, os.MkdirAll(p.source("made/deep"), 0o755))
 	require.NoError(t, os.WriteFile(p.source("made/deep/file"), []byte("x"), 0o600))
-	require.NoError(t, os.Chmod(p.source("made"), 0o555)) //nolint:gosec // read-only for its owner, too
+	require.NoError(t, os.Chmod(p.source("made"), 0o555)) // read-only for its owner, too
 	_, err := p.ws.Snapshot(t.Context(), key, io.Discard)
 	require.NoError(t, err)
 	want := describe(t, p.source())
 
-	require.NoError(t, os.Chmod(p.source("made"), 0o755)) //nolint:gosec // as a build would
+	require.NoError(t, os.Chmod(p.source("made"), 0o755))
 	require.NoError(t, os.Remove(p.source("made/deep/file")))
 	require.NoError(t, os.WriteFile(p.source("made/extra"), []byte("x"), 0o600))
-	require.NoError(t, os.Chmod(p.source("made"), 0o555)) //nolint:gosec // as before
+	require.NoError(t, os.Chmod(p.source("made"), 0o555))
 	require.NoError(t, os.Chmod(p.source("dir"), 0o000))
 	require.NoError(t, p.ws.Reset(t.Context(), key, io.Discard))
 	require.Equal(t, want, describe(t, p.source()))
-	require.NoError(t, os.Chmod(p.source("made"), 0o755)) //nolint:gosec // so that it can be removed
+	require.NoError(t, os.Chmod(p.source("made"), 0o755)) // so that it can be removed
 }
 
 // Links that lead out of the workspace are restored as they are and never

@@ -25,7 +25,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 func start(t *testing.T) (*worker.Client, string) {
 	t.Helper()
 	dir := t.TempDir()
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	done := make(chan error, 1)
 	go func() {
 		done <- worker.Serve(ctx, worker.ServerConfig{Socket: filepath.Join(dir, "s"), Root: dir, Environ: []string{"PATH=" + os.Getenv("PATH")}})
