@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -21,7 +22,7 @@ const DefaultBranch = "main"
 
 // epoch is the date of the first commit. Each later one is a minute younger,
 // so that equal content made in equal order has equal ids.
-var epoch = time.Date(2026, time.January, 1, 0, 0, 0, 0, time.UTC)
+const epoch = 1_767_225_600 // 2026-01-01T00:00:00Z
 
 var repoName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*$`)
 
@@ -66,7 +67,7 @@ func (s *Server) Create(ctx context.Context, name string) error {
 		"uploadpack.allowReachableSHA1InWant": s.config.AnySHA1,
 	}
 	for _, key := range slices.Sorted(maps.Keys(settings)) {
-		if _, err := s.Git(ctx, name, "config", key, fmt.Sprint(settings[key])); err != nil {
+		if _, err := s.Git(ctx, name, "config", key, strconv.FormatBool(settings[key])); err != nil {
 			return err
 		}
 	}
@@ -185,7 +186,7 @@ func (s *Server) feed(ctx context.Context, repo string, env []string, input stri
 // identity is the author of the next commit.
 func (s *Server) identity() []string {
 	s.mu.Lock()
-	date := epoch.Add(time.Duration(s.commits) * time.Minute).Format(time.RFC3339)
+	date := time.Unix(epoch, 0).UTC().Add(time.Duration(s.commits) * time.Minute).Format(time.RFC3339)
 	s.commits++
 	s.mu.Unlock()
 	var env []string

@@ -8,11 +8,12 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/http/cgi"
+	"net/http/cgi" //nolint:gosec // G504 speaks of Go before 1.6.3
 	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -166,7 +167,7 @@ func (s *Server) URL(name string) string {
 	if host == "" {
 		host = s.addr.IP.String()
 	}
-	address := net.JoinHostPort(host, fmt.Sprint(s.addr.Port))
+	address := net.JoinHostPort(host, strconv.Itoa(s.addr.Port))
 	return (&url.URL{Scheme: "http", Host: address, Path: "/" + name + ".git"}).String()
 }
 
