@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"os"
 	"strings"
 	"testing"
@@ -55,9 +56,7 @@ environments:
     stacks:
       - {name: shop, path: bin/shop.ts}
 `}}
-	for name, content := range files {
-		change.Write[name] = content
-	}
+	maps.Copy(change.Write, files)
 	commit, err := server.Commit(t.Context(), "shop", change)
 	require.NoError(t, err)
 	b := &bench{Pod: pod.New(t, cfg), request: task.Request{
@@ -145,7 +144,7 @@ func TestRun_ArtifactsAreTaggedListedAndTheSameBytes(t *testing.T) {
 	}
 	list, folder := b.artifacts(t), strings.TrimSuffix(got.Outputs[task.OutputArtifactPath], "/")+"/"
 	require.Len(t, list, len(want), "files only, each once: %v", list)
-	bucket := b.Objects.(*store.Dir) //nolint:errcheck,forcetypeassert // the bench's own
+	bucket := b.Objects.(*store.Dir) // the bench's own
 	for _, artifact := range list {
 		require.Equal(t, b.request.Commit, artifact.CommitSHA)
 		name, found := strings.CutPrefix(artifact.S3Path, folder)

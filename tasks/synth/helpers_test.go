@@ -39,7 +39,7 @@ var modules = sync.OnceValues(func() (string, error) {
 		if err != nil {
 			return "", err
 		}
-		fmt.Fprintf(sum, "%s %d\n%s", name, len(data), data)
+		_, _ = fmt.Fprintf(sum, "%s %d\n%s", name, len(data), data)
 	}
 	dir := filepath.Join(cache, "npm", hex.EncodeToString(sum.Sum(nil)))
 	if err := os.MkdirAll(filepath.Dir(dir), 0o750); err != nil {

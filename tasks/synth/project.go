@@ -69,8 +69,8 @@ func (s *synthesis) merge(projectJSON, saved, user object) (*project, error) {
 	if _, found := user["build"]; found {
 		return nil, fault.Newf(fault.User, fault.ConfigInvalid, op, "Move build into the app's cdk.json", "~/%s holds the key build, which is allowed in cdk.json only", userFile)
 	}
-	userContext, _ := user["context"].(object)           //nolint:errcheck // absent or of no use
-	projectContext, _ := projectJSON["context"].(object) //nolint:errcheck // absent or of no use
+	userContext, _ := user["context"].(object)           // absent or of no use
+	projectContext, _ := projectJSON["context"].(object) // absent or of no use
 	for name, layer := range map[string]object{projectFile: projectContext, contextFile: saved, "~/" + userFile: userContext, "the environment's context": s.request.Environment.Context} {
 		for _, key := range []string{"default-account", "default-region"} {
 			if _, found := layer[key]; found {

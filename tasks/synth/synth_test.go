@@ -111,7 +111,9 @@ func TestSynth_OutputOfTheAppIsOnlyLogged(t *testing.T) {
 func values(t *testing.T, dir string) (context map[string]any, env map[string]string) {
 	t.Helper()
 	var template struct {
-		Outputs map[string]struct{ Value string }
+		Outputs map[string]struct {
+			Value string `json:"Value"`
+		} `json:"Outputs"`
 	}
 	data, err := os.ReadFile(filepath.Join(dir, "Environment.template.json"))
 	require.NoError(t, err)
@@ -344,9 +346,14 @@ func TestFindApp(t *testing.T) {
 	w := newWorkspace(t)
 	w.put(t, "shop/lib/deep/stack.js", "")
 	tests := []struct{ path, app, message string }{
-		{"shop", "shop", ""}, {"./shop/", "shop", ""}, {"shop/bin/app.js", "shop", ""}, {"shop/lib/deep", "shop", ""},
-		{"shop/lib/none.js", "", `"shop/lib/none.js" does not exist`}, {"loose/app.js", "", `no folder at or above "loose/app.js" holds a cdk.json`},
-		{"../x", "", "leads out of the repository"}, {"/etc", "", "leads out of the repository"},
+		{"shop", "shop", ""},
+		{"./shop/", "shop", ""},
+		{"shop/bin/app.js", "shop", ""},
+		{"shop/lib/deep", "shop", ""},
+		{"shop/lib/none.js", "", `"shop/lib/none.js" does not exist`},
+		{"loose/app.js", "", `no folder at or above "loose/app.js" holds a cdk.json`},
+		{"../x", "", "leads out of the repository"},
+		{"/etc", "", "leads out of the repository"},
 	}
 	w.put(t, "loose/app.js", "")
 	for _, tt := range tests {

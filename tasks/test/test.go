@@ -90,7 +90,7 @@ func (s *Stage) Run(ctx context.Context, req task.Request, env task.Env) (task.R
 	target, ok := cfg.Environment(req.Environment)
 	if !ok || target.Tests == nil || len(target.Tests.Commands) == 0 {
 		return task.Result{
-			Message: fmt.Sprintf("%s: this commit has no tests for the environment", req.Environment),
+			Message: req.Environment + ": this commit has no tests for the environment",
 			Outputs: map[string]string{task.OutputResult: "none"},
 		}, nil
 	}
