@@ -38,7 +38,7 @@ func TestRetry_CompletesTheRunInAFreshPod(t *testing.T) {
 	require.Equal(t, "Succeeded", status.Node("test-dev").Phase)
 	require.Equal(t, "one", parameter(t, l, "/e2e/retry"))
 
-	created, err := watch.Stop()
+	created, err := watch.Stop(run)
 	require.NoError(t, err)
 	require.Len(t, created, 2, "one agent pod for each try")
 }

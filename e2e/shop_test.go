@@ -33,9 +33,9 @@ func TestShop_TwoAccounts(t *testing.T) {
 
 	watch, err := l.WatchPods(t.Context(), p.Installation.Namespace)
 	require.NoError(t, err)
-	_, status := finish(t, p, commit)
+	run, status := finish(t, p, commit)
 	require.Equal(t, "Succeeded", status.Phase, "%+v", status)
-	created, err := watch.Stop()
+	created, err := watch.Stop(run)
 	require.NoError(t, err)
 	require.Len(t, created, 1, "one pod for the whole run")
 	requirePhases(t, status, map[string]string{

@@ -76,7 +76,7 @@ func find(t *testing.T, list []object, kind, name string, into any) {
 
 func TestKustomizations_ListWhatIsThere(t *testing.T) {
 	t.Parallel()
-	for _, dir := range []string{"base", "policies", "samples/shop"} {
+	for _, dir := range []string{"base", "controller", "policies", "samples/shop"} {
 		data, err := os.ReadFile(filepath.Join(dir, "kustomization.yaml"))
 		require.NoError(t, err)
 		var k struct {

@@ -27,9 +27,15 @@ type Pipeline struct {
 	repo         string
 }
 
-// InstallPlugin applies the manifests to the tenant's namespace. It is done
-// once per namespace.
+// InstallPlugin applies the manifests: what the controller lacks and the
+// policies to the cluster, the rest to the tenant's namespace. It is done once
+// per cluster.
 func (l *Lab) InstallPlugin(ctx context.Context) error {
+	for _, part := range []string{"controller", "policies"} {
+		if _, err := l.Kubectl(ctx, nil, "apply", "--server-side", "-k", filepath.Join(l.cfg.Root, "manifests", part)); err != nil {
+			return err
+		}
+	}
 	if _, err := l.Kubectl(ctx, nil, "apply", "--server-side", "-n", l.Cluster.Namespace(), "-k", filepath.Join(l.cfg.Root, "manifests", "base")); err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -67,16 +68,18 @@ func (w *PodWatch) collect(ctx context.Context, events watch.Interface) {
 	}
 }
 
-// Stop ends the watch and returns the names of the pods that were created
-// during it. It fails if the watch missed a part of that time.
-func (w *PodWatch) Stop() ([]string, error) {
+// Stop ends the watch and returns the names of the pods of a run that were
+// created during it. It fails if the watch missed a part of that time.
+func (w *PodWatch) Stop(run *Run) ([]string, error) {
 	w.stop()
 	<-w.done
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	names := make([]string, 0, len(w.uids))
 	for _, name := range w.uids {
-		names = append(names, name)
+		if strings.HasPrefix(name, run.Name+"-") {
+			names = append(names, name)
+		}
 	}
 	slices.Sort(names)
 	return names, w.err

@@ -43,7 +43,7 @@ PY
 [ "$code" = 403 ] || leak "the plugin answered $code to a call without a token"
 
 attempt # git credentials in the checkout
-grep -rqs 'git-password-of-the-lab' . "$HOME" && leak "the git password is in the workspace"
+grep -rqs 'git-password''-of-the-lab' . "$HOME" && leak "the git password is in the workspace"
 
 attempt # git credentials through git itself
 [ -n "$(git config --get-regexp '^(credential|http)\.' 2>/dev/null)" ] && leak "git is configured with credentials"

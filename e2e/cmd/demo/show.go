@@ -88,7 +88,7 @@ func deliver(ctx context.Context, l *lab.Lab, p *lab.Pipeline, commit string, ou
 		return err
 	}
 	table(out, status, spans(kept))
-	created, err := watch.Stop()
+	created, err := watch.Stop(run)
 	if err != nil {
 		return err
 	}
