@@ -5,8 +5,23 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strings"
 )
+
+// outputVariables are the stack outputs as environment variables. Where two
+// have one variable, the last in the order of their names counts, so that every
+// try sees the same.
+func outputVariables(outputs map[string]map[string]string) map[string]string {
+	vars := map[string]string{}
+	for _, stack := range slices.Sorted(maps.Keys(outputs)) {
+		for _, key := range slices.Sorted(maps.Keys(outputs[stack])) {
+			vars[variableName(stack, key)] = outputs[stack][key]
+		}
+	}
+	return vars
+}
 
 // variableName is the environment variable of one stack output:
 // APHEX_OUTPUT_<STACK>_<KEY> in capitals, every other character replaced by

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"path"
 	"time"
 
@@ -137,15 +138,12 @@ func (s *Stage) variables(ctx context.Context, req task.Request, target pipeline
 	if err := s.cfg.Trees.WriteTree(ctx, dir, tree, worker.WriteOptions{Clean: true}); err != nil {
 		return nil, err
 	}
-	vars, err := s.cfg.Credentials(ctx, req, target)
+	credentials, err := s.cfg.Credentials(ctx, req, target)
 	if err != nil {
 		return nil, err
 	}
-	for stack, values := range outputs {
-		for key, value := range values {
-			vars[variableName(stack, key)] = value
-		}
-	}
+	vars := outputVariables(outputs)
+	maps.Copy(vars, credentials)
 	vars["APHEX_OUTPUTS"] = s.cfg.WorkerRoot + "/" + dir + "/outputs.json"
 	vars["APHEX_ENVIRONMENT"] = target.Name
 	vars["APHEX_PIPELINE"] = req.Pipeline
