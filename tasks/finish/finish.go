@@ -3,6 +3,8 @@ package finish
 import (
 	"context"
 	"fmt"
+	"io"
+	"strings"
 	"time"
 
 	"github.com/aphex-pipeline/aphex/internal/fault"
@@ -44,20 +46,27 @@ func (s *Stage) Run(ctx context.Context, req task.Request, env task.Env) (task.R
 			Outputs: map[string]string{task.OutputRecord: ""},
 		}, nil
 	}
-	for _, stage := range run.Stages {
-		line := fmt.Sprintf("%-24s %-10s", stage.StageName, stage.Status)
-		if stage.CompletedAt != nil {
-			line += fmt.Sprintf(" %6.1f s", stage.CompletedAt.Sub(stage.StartedAt).Seconds())
-		}
-		if stage.Reason != "" {
-			line += "  " + stage.Reason
-		}
-		if _, err := fmt.Fprintln(env.Output, line); err != nil {
-			return task.Result{}, fmt.Errorf("write the summary: %w", err)
-		}
+	if _, err := io.WriteString(env.Output, summary(run.Stages)); err != nil {
+		env.Logger.ErrorContext(ctx, "summary not written to the log", "err", err)
 	}
 	return task.Result{
 		Message: fmt.Sprintf("run %s in %s, %d stages recorded", run.Status, run.CompletedAt.Sub(run.TriggeredAt).Round(time.Second), len(run.Stages)),
 		Outputs: map[string]string{task.OutputRecord: url},
 	}, nil
+}
+
+// summary is a line per stage: name, status, seconds, reason.
+func summary(stages []record.Stage) string {
+	var text strings.Builder
+	for _, stage := range stages {
+		fmt.Fprintf(&text, "%-24s %-10s", stage.StageName, stage.Status)
+		if stage.CompletedAt != nil {
+			fmt.Fprintf(&text, " %6.1f s", stage.CompletedAt.Sub(stage.StartedAt).Seconds())
+		}
+		if stage.Reason != "" {
+			text.WriteString("  " + stage.Reason)
+		}
+		text.WriteString("\n")
+	}
+	return text.String()
 }

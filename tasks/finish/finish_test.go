@@ -1,0 +1,156 @@
+package finish_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/aphex-pipeline/aphex/internal/record"
+	"github.com/aphex-pipeline/aphex/internal/store"
+	"github.com/aphex-pipeline/aphex/tasks/finish"
+	"github.com/aphex-pipeline/aphex/tasks/task"
+)
+
+func request(status string) task.Request {
+	return task.Request{
+		Run:   task.Run{Namespace: "team", Name: "shop-1", UID: "uid-1", Epoch: "2026-11-24T06:00:00Z"},
+		Stage: task.StageFinish, Pipeline: "shop", Commit: "0123456789012345678901234567890123456789", Branch: "main",
+		RepoURL: "https://git.example.com/shop.git", WorkflowStatus: status,
+	}
+}
+
+func run(ctx context.Context, t *testing.T, bucket *store.Dir, status string, out io.Writer) (result task.Result, logged string) {
+	t.Helper()
+	var log bytes.Buffer
+	result, err := finish.New(record.New(bucket)).Run(ctx, request(status), task.Env{
+		Output: out, Logger: slog.New(slog.NewTextHandler(&log, nil)), Progress: func(string) {},
+	})
+	require.NoError(t, err, "this stage never fails a run")
+	require.NotEmpty(t, result.Message)
+	require.Contains(t, result.Outputs, task.OutputRecord)
+	return result, log.String()
+}
+
+// begin records a run with two stages, the second of which failed.
+func begin(t *testing.T, bucket *store.Dir) time.Time {
+	t.Helper()
+	records, at := record.New(bucket), time.Now().UTC().Add(-90*time.Second)
+	require.NoError(t, records.Begin(t.Context(), record.Run{WorkflowID: "uid-1", TriggeredAt: at}))
+	require.NoError(t, records.PutStage(t.Context(), "uid-1", record.Stage{
+		StageName: "build", Stage: "build", StartedAt: at, CompletedAt: new(at.Add(12500 * time.Millisecond)), Status: record.Succeeded,
+	}))
+	require.NoError(t, records.PutStage(t.Context(), "uid-1", record.Stage{
+		StageName: "deploy-env-dev", Stage: "deploy-env", Environment: "dev", StartedAt: at.Add(time.Minute), Status: record.Failed, Reason: "StackFailed",
+	}))
+	return at
+}
+
+func TestRun_ClosesTheRecord(t *testing.T) {
+	t.Parallel()
+	for status, want := range map[string]record.Status{"Succeeded": record.Succeeded, "Failed": record.Failed, "Error": record.Failed, "": record.Failed} {
+		t.Run("status "+status, func(t *testing.T) {
+			t.Parallel()
+			bucket := store.NewDir(t.TempDir())
+			at := begin(t, bucket)
+			var out bytes.Buffer
+			got, _ := run(t.Context(), t, bucket, status, &out)
+			require.Equal(t, bucket.URL("runs/uid-1/run.json"), got.Outputs[task.OutputRecord])
+			require.Regexp(t, `^run `+string(want)+` in 1m3\ds, 2 stages recorded$`, got.Message)
+			require.Regexp(t, `(?m)^build +succeeded +12\.5 s$`, out.String())
+			require.Regexp(t, `(?m)^deploy-env-dev +failed +StackFailed$`, out.String())
+
+			body, _, err := bucket.Get(t.Context(), "runs/uid-1/run.json")
+			require.NoError(t, err)
+			var closed record.Run
+			require.NoError(t, json.NewDecoder(body).Decode(&closed))
+			require.NoError(t, body.Close())
+			require.Equal(t, want, closed.Status)
+			require.Equal(t, at, closed.TriggeredAt)
+			require.WithinRange(t, *closed.CompletedAt, at, time.Now())
+			require.Len(t, closed.Stages, 2)
+			require.Equal(t, "StackFailed", closed.Reason)
+			require.Equal(t, []string{"shop-1", "team", "shop", request("").Commit, "main", "https://git.example.com/shop.git"},
+				[]string{closed.WorkflowName, closed.Namespace, closed.Pipeline, closed.CommitSHA, closed.Branch, closed.RepoURL})
+		})
+	}
+}
+
+func TestRun_AgainClosesItTheSame(t *testing.T) {
+	t.Parallel()
+	bucket := store.NewDir(t.TempDir())
+	begin(t, bucket)
+	first, _ := run(t.Context(), t, bucket, "Failed", io.Discard)
+	again, _ := run(t.Context(), t, bucket, "Failed", io.Discard)
+	require.Equal(t, first.Outputs, again.Outputs)
+	closed, err := record.New(bucket).Run(t.Context(), "uid-1")
+	require.NoError(t, err)
+	require.Len(t, closed.Stages, 2)
+	require.Equal(t, record.Failed, closed.Status)
+}
+
+func TestRun_WithoutAnyRecord(t *testing.T) {
+	t.Parallel()
+	got, _ := run(t.Context(), t, store.NewDir(t.TempDir()), "Error", io.Discard)
+	require.Equal(t, "run failed in 0s, 0 stages recorded", got.Message)
+}
+
+// broken is a bucket in a folder that cannot be one.
+func broken(t *testing.T) *store.Dir {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "file")
+	require.NoError(t, os.WriteFile(file, nil, 0o600))
+	return store.NewDir(filepath.Join(file, "bucket"))
+}
+
+func TestRun_BrokenBucketIsAMessage(t *testing.T) {
+	t.Parallel()
+	damaged := store.NewDir(t.TempDir())
+	_, err := damaged.Put(t.Context(), record.RunKey("uid-1"), bytes.NewReader([]byte("{")), store.PutOptions{})
+	require.NoError(t, err)
+	for name, tt := range map[string]struct {
+		bucket *store.Dir
+		reason string
+	}{"no folder": {broken(t), "[StoreFailed]"}, "a record that is no JSON": {damaged, "[Internal]"}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			got, logged := run(t.Context(), t, tt.bucket, "Succeeded", io.Discard)
+			require.Contains(t, got.Message, "the run's record could not be closed: ")
+			require.Contains(t, got.Message, tt.reason)
+			require.Equal(t, map[string]string{task.OutputRecord: ""}, got.Outputs)
+			require.Contains(t, logged, "run record not closed")
+		})
+	}
+}
+
+func TestRun_CancelledIsAMessage(t *testing.T) {
+	t.Parallel()
+	bucket := broken(t)
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(errors.New("the run was stopped"))
+	got, _ := run(ctx, t, bucket, "Failed", io.Discard)
+	require.Contains(t, got.Message, "the run's record could not be closed")
+}
+
+// full is a log that takes nothing.
+type full struct{}
+
+func (full) Write([]byte) (int, error) { return 0, errors.New("no space left on device") }
+
+func TestRun_LogThatCannotBeWrittenFailsNothing(t *testing.T) {
+	t.Parallel()
+	bucket := store.NewDir(t.TempDir())
+	begin(t, bucket)
+	got, logged := run(t.Context(), t, bucket, "Succeeded", full{})
+	require.Contains(t, got.Message, "run succeeded in ")
+	require.NotEmpty(t, got.Outputs[task.OutputRecord])
+	require.Contains(t, logged, "no space left on device")
+}
