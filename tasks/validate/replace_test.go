@@ -46,8 +46,8 @@ func cluster(t *testing.T, topology string) *kubetest.Server {
 
 // annotations returns those of a Workflow.
 func annotations(s *kubetest.Server, name string) map[string]any {
-	meta, _ := s.Get("workflows", "shop", name)["metadata"].(map[string]any) //nolint:errcheck // nil has none
-	found, _ := meta["annotations"].(map[string]any)                         //nolint:errcheck // nil is none
+	meta, _ := s.Get("workflows", "shop", name)["metadata"].(map[string]any) // nil has none
+	found, _ := meta["annotations"].(map[string]any)                         // nil is none
 	return found
 }
 
@@ -111,7 +111,7 @@ func TestReplace_CurrentRunsAreLeftAlone(t *testing.T) {
 		t.Parallel()
 		s := cluster(t, "sha256:new")
 		s.Change("workflowtemplates", "shop", "shop", func(o kubetest.Object) {
-			delete(o["metadata"].(map[string]any), "annotations") //nolint:forcetypeassert,errcheck // a test
+			delete(o["metadata"].(map[string]any), "annotations")
 		})
 		got, err := validate.NewReplacer(s.Client(t)).Replace(t.Context(), staleRun())
 		require.NoError(t, err)

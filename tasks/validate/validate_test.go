@@ -210,7 +210,7 @@ func TestRun_Tools(t *testing.T) {
 func TestRun_ToolsAreSoughtWhereTheBuildFindsThem(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	require.NoError(t, os.WriteFile(filepath.Join(dir, "aphex-own-tool"), []byte("#!/bin/sh\n"), 0o700)) //nolint:gosec // a program
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "aphex-own-tool"), []byte("#!/bin/sh\n"), 0o700))
 	b := newBench(t, config("  commands: [aphex-own-tool]\n  env: {PATH: \"/usr/bin:"+dir+"\"}\n", ""), nil)
 	_, err := b.run(t.Context())
 	require.NoError(t, err)
