@@ -77,6 +77,9 @@ func runTask(cmd *cobra.Command, stage string, f taskFlags) error {
 	if f.repo == "" || f.commit == "" {
 		return usageError{errors.New("--repo and --commit are required")}
 	}
+	if f.environment == "" && (stage == task.StageDeployEnv || stage == task.StageTest) {
+		return usageError{fmt.Errorf("--environment is required for stage %s", stage)}
+	}
 	dir, err := filepath.Abs(filepath.Join(f.dir, f.run))
 	if err != nil {
 		return err
@@ -87,9 +90,8 @@ func runTask(cmd *cobra.Command, stage string, f taskFlags) error {
 		return err
 	}
 	ctx, cancel := context.WithCancel(cmd.Context())
-	var wg sync.WaitGroup
-	defer wg.Wait()
 	defer cancel()
+	var wg sync.WaitGroup
 	logger := slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: slog.LevelWarn}))
 	var workerErr error
 	wg.Go(func() {
@@ -105,13 +107,24 @@ func runTask(cmd *cobra.Command, stage string, f taskFlags) error {
 		ConfigPath: f.config, RepoURL: f.repo, Commit: f.commit, Branch: f.branch, WorkflowStatus: "Succeeded",
 	}
 	result, err := localStage(ctx, p.parts, dir, req, cmd, logger, redactor)
-	if err != nil {
-		return errors.Join(err, workerErr)
+	cancel()
+	wg.Wait()
+	if err := errors.Join(err, workerErr); err != nil {
+		return redactedError{err, redactor}
 	}
 	out := json.NewEncoder(cmd.OutOrStdout())
 	out.SetIndent("", "  ")
-	return out.Encode(map[string]any{"stage": stage, "message": result.Message, "reason": result.Reason, "outputs": result.Outputs})
+	return out.Encode(map[string]any{"stage": stage, "message": redactor.String(result.Message), "reason": result.Reason, "outputs": result.Outputs})
 }
+
+// redactedError hides secrets in the text of an error and keeps its chain.
+type redactedError struct {
+	err      error
+	redactor *redact.Redactor
+}
+
+func (e redactedError) Error() string { return e.redactor.String(e.err.Error()) }
+func (e redactedError) Unwrap() error { return e.err }
 
 // localStage runs the stage with a journal in a folder and its log on stderr.
 func localStage(ctx context.Context, p parts, dir string, req task.Request, cmd *cobra.Command, logger *slog.Logger, redactor *redact.Redactor) (task.Result, error) {

@@ -22,7 +22,7 @@ func newValidate() *cobra.Command {
 		Long: `Checks FILE (default aphex-config.yaml) against the schema and all rules that
 need neither a cluster nor AWS. Every finding is printed at once as
 file:line:column: path: what, what is allowed. Exit code 2 if there are any.`,
-		Args: cobra.MaximumNArgs(1),
+		Args: atMostArgs(1, "at most one argument: the file"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if schema {
 				_, err := cmd.OutOrStdout().Write(pipeline.Schema())

@@ -78,9 +78,10 @@ func (p parts) stages() task.Registry {
 		task.StageNoop:   task.RunnerFunc(noop),
 	}
 	if p.kube != nil {
-		deployConfig.Guard = revision.New(p.kube, p.namespace, p.pipeline)
+		guard := revision.New(p.kube, p.namespace, p.pipeline)
+		deployConfig.Guard = guard
 		validateConfig.Start = validate.NewReplacer(p.kube)
-		stages[task.StageDeployPipeline] = workflow.NewStage(workflow.Config{Kube: p.kube, Workspace: files})
+		stages[task.StageDeployPipeline] = workflow.NewStage(workflow.Config{Kube: p.kube, Workspace: files, Guard: guard})
 	}
 	stages[task.StageDeployEnv] = deploy.New(deployConfig)
 	stages[task.StageValidate] = validate.New(validateConfig)
