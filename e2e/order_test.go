@@ -57,29 +57,31 @@ func TestRuns_OfOnePipelineNeverGoBack(t *testing.T) {
 	require.Equal(t, "one", parameter(t, l, "/e2e/order"))
 }
 
-// TestRun_StaleTopologyIsReplaced: a run that was created before the pipeline
-// changed starts its own replacement and ends.
+// TestRun_StaleTopologyIsReplaced: a run adds an environment to the pipeline
+// while another one waits with the old topology. That one starts its own
+// replacement, which has the new environment, and ends.
 func TestRun_StaleTopologyIsReplaced(t *testing.T) {
 	l := needLab(t)
-	before := config(npmCI(), dev("stale"))
-	p, commit := newApp(t, l, "stale", before, settings{"stack": "stale"})
+	p, _ := newApp(t, l, "stale", config(npmCI(), dev("stale")), settings{"stack": "stale"})
+	after := config(npmCI(), dev("stale"), environment{name: "prod", region: "eu-central-1", account: "222222222222", stack: "stale"})
+	commit, err := p.Push(t.Context(), gitserver.Change{Write: map[string]string{"aphex-config.yaml": after}})
+	require.NoError(t, err)
 	ctx, cancel := context.WithTimeout(t.Context(), 2*runLimit)
 	defer cancel()
 	first, err := p.Submit(ctx, commit)
 	require.NoError(t, err)
 	_, err = first.Until(ctx, "the first run holds the lock", func(s lab.Status) bool { return s.Phase == "Running" })
 	require.NoError(t, err)
+	waiting, err := p.Submit(ctx, commit)
+	require.NoError(t, err)
 
-	after := config(npmCI(), dev("stale"), environment{name: "prod", region: "eu-central-1", account: "222222222222", stack: "stale"})
-	second, err := p.Push(ctx, gitserver.Change{Write: map[string]string{"aphex-config.yaml": after}})
+	status, err := first.Wait(ctx)
 	require.NoError(t, err)
-	waiting, err := p.Submit(ctx, second)
-	require.NoError(t, err)
-	_, err = waiting.Until(ctx, "the second run waits with the old template", func(s lab.Status) bool { return s.Phase == "Pending" && s.Message != "" })
-	require.NoError(t, err)
-	require.NoError(t, p.Apply(ctx, []byte(after)))
+	require.Equal(t, "Succeeded", status.Phase, "%+v", status)
+	require.Contains(t, status.Node("deploy-pipeline").Message, "deploy-prod", "the stage says what waits for the next run")
+	require.Empty(t, status.Node("deploy-prod").Phase, "a run keeps the nodes it began with")
 
-	status, err := waiting.Wait(ctx)
+	status, err = waiting.Wait(ctx)
 	require.NoError(t, err)
 	require.Equal(t, "Succeeded", status.Phase, "%+v", status)
 	require.Equal(t, "false", status.Node("validate").Output("proceed"))

@@ -37,6 +37,11 @@ const (
 	Deployed  = "deployed"
 )
 
+// Pipeline is the key under which the revision of the pipeline's own template
+// is kept, beside those of the environments. The configuration allows no
+// environment of that name.
+const Pipeline = "pipeline"
+
 // Ancestry answers questions about the commit graph.
 type Ancestry interface {
 	// IsAncestor reports whether ancestor is reachable from descendant. The

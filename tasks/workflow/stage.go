@@ -14,6 +14,7 @@ import (
 	"github.com/aphex-pipeline/aphex/internal/fault"
 	"github.com/aphex-pipeline/aphex/internal/kube"
 	"github.com/aphex-pipeline/aphex/internal/pipeline"
+	"github.com/aphex-pipeline/aphex/internal/revision"
 	"github.com/aphex-pipeline/aphex/internal/workspace"
 	"github.com/aphex-pipeline/aphex/tasks/task"
 )
@@ -29,6 +30,14 @@ type cluster interface {
 type checkout interface {
 	Prepare(ctx context.Context, src workspace.Source, out io.Writer) error
 	File(ctx context.Context, path string) ([]byte, error)
+	IsAncestor(ctx context.Context, ancestor, descendant string) (bool, error)
+}
+
+// guard keeps older commits from overwriting what newer ones made of the
+// pipeline.
+type guard interface {
+	Check(ctx context.Context, git revision.Ancestry, environment, commit string, allowOlder bool) (revision.Decision, error)
+	Enter(ctx context.Context, environment string, expected, next revision.State) error
 }
 
 var _ cluster = (*kube.Client)(nil)
@@ -38,6 +47,7 @@ var _ cluster = (*kube.Client)(nil)
 type Config struct {
 	Kube      cluster
 	Workspace checkout
+	Guard     guard
 }
 
 // Stage is the deploy-pipeline stage: it makes the pipeline in the cluster
@@ -75,6 +85,13 @@ func (s *Stage) Run(ctx context.Context, req task.Request, env task.Env) (task.R
 		return task.Result{}, fault.Wrap(fault.User, fault.ConfigInvalid, "generate the pipeline",
 			"Mend the configuration or the pipeline's installation", err)
 	}
+	superseded, err := s.enter(ctx, req)
+	if err != nil {
+		return task.Result{}, err
+	}
+	if superseded != "" {
+		return task.Result{Message: superseded, Reason: string(fault.Superseded), Outputs: map[string]string{task.OutputTopology: req.Topology}}, nil
+	}
 	current, err := s.current(ctx, req)
 	if err != nil {
 		return task.Result{}, err
@@ -94,6 +111,22 @@ func (s *Stage) Run(ctx context.Context, req task.Request, env task.Env) (task.R
 		return task.Result{}, fmt.Errorf("write the log: %w", err)
 	}
 	return task.Result{Message: message, Outputs: map[string]string{task.OutputTopology: digest}}, nil
+}
+
+// enter records that this commit is about to define the pipeline. If a newer
+// one already has, it returns the message that says so instead.
+func (s *Stage) enter(ctx context.Context, req task.Request) (superseded string, err error) {
+	decision, err := s.cfg.Guard.Check(ctx, s.cfg.Workspace, revision.Pipeline, req.Commit, req.AllowOlder)
+	if err != nil {
+		return "", err
+	}
+	if decision.Superseded {
+		return fmt.Sprintf("commit %.12s is older than %.12s, by which run %s defined the pipeline; it was left as it is (allow-older=true goes back on purpose)",
+			req.Commit, decision.Previous.Commit, decision.Previous.Run), nil
+	}
+	return "", s.cfg.Guard.Enter(ctx, revision.Pipeline, decision.Previous, revision.State{
+		Commit: req.Commit, Run: req.Run.Name, RunUID: req.Run.UID, Phase: revision.Deployed,
+	})
 }
 
 // installation reads the pipeline's settings from its ConfigMap and sees that

@@ -17,6 +17,7 @@ import (
 	"github.com/aphex-pipeline/aphex/internal/fault"
 	"github.com/aphex-pipeline/aphex/internal/kube"
 	"github.com/aphex-pipeline/aphex/internal/pipeline"
+	"github.com/aphex-pipeline/aphex/internal/revision"
 	"github.com/aphex-pipeline/aphex/internal/workspace"
 	"github.com/aphex-pipeline/aphex/tasks/task"
 	"github.com/aphex-pipeline/aphex/tasks/workflow"
@@ -40,6 +41,27 @@ func (c *commit) File(_ context.Context, path string) ([]byte, error) {
 	return []byte(c.content), nil
 }
 
+func (c *commit) IsAncestor(context.Context, string, string) (bool, error) { return false, nil }
+
+// decided is a guard whose answer the test gives; internal/revision tests how
+// it comes about.
+type decided struct {
+	revision.Decision
+	entered []revision.State
+}
+
+func (d *decided) Check(_ context.Context, _ revision.Ancestry, environment, _ string, _ bool) (revision.Decision, error) {
+	if environment != revision.Pipeline {
+		return revision.Decision{}, fmt.Errorf("asked for %q", environment)
+	}
+	return d.Decision, nil
+}
+
+func (d *decided) Enter(_ context.Context, _ string, _, next revision.State) error {
+	d.entered = append(d.entered, next)
+	return nil
+}
+
 // effects is the journal of one execution.
 type effects map[string][]byte
 
@@ -58,6 +80,7 @@ type bench struct {
 	api    *apiServer
 	client *kube.Client
 	commit *commit
+	guard  *decided
 	// topology is what the next run starts with.
 	topology string
 	log      bytes.Buffer
@@ -70,7 +93,7 @@ func newBench(t *testing.T) *bench {
 	require.NoError(t, err)
 	inst, err := os.ReadFile(filepath.Join(goldenDir, "shop", pipeline.InstallationKey))
 	require.NoError(t, err)
-	b := &bench{api: api, client: client, commit: &commit{path: pipeline.DefaultFile, content: string(config)}}
+	b := &bench{api: api, client: client, commit: &commit{path: pipeline.DefaultFile, content: string(config)}, guard: &decided{}}
 	b.install(string(inst))
 	cfg, err := pipeline.Load(pipeline.DefaultFile, config)
 	require.NoError(t, err)
@@ -86,7 +109,7 @@ func (b *bench) install(content string) {
 // run runs the stage as one execution whose journal is done.
 func (b *bench) run(t *testing.T, done effects) (task.Result, error) {
 	t.Helper()
-	stage := workflow.NewStage(workflow.Config{Kube: b.client, Workspace: b.commit})
+	stage := workflow.NewStage(workflow.Config{Kube: b.client, Workspace: b.commit, Guard: b.guard})
 	return stage.Run(t.Context(), task.Request{
 		Run:   task.Run{Namespace: "shop", Name: "shop-x7k2p", UID: "u"},
 		Stage: task.StageDeployPipeline, Pipeline: "shop", ConfigPath: pipeline.DefaultFile,
@@ -112,6 +135,25 @@ func TestStage_CreatesThenLeavesAlone(t *testing.T) {
 	result, err = b.run(t, effects{})
 	require.NoError(t, err)
 	require.Contains(t, result.Message, "WorkflowTemplate shop unchanged")
+}
+
+func TestStage_LeavesANewerPipelineAlone(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.guard.Decision = revision.Decision{Superseded: true, Previous: revision.State{Commit: strings.Repeat("b", 40), Run: "shop-newer"}}
+	result, err := b.run(t, effects{})
+	require.NoError(t, err)
+	require.Equal(t, string(fault.Superseded), result.Reason)
+	require.Contains(t, result.Message, "shop-newer")
+	require.Contains(t, result.Message, "allow-older=true")
+	require.Empty(t, b.guard.entered)
+	_, err = b.client.WorkflowTemplate(t.Context(), "shop", "shop")
+	require.ErrorIs(t, err, kube.ErrNotFound, "nothing was applied")
+
+	b.guard.Decision = revision.Decision{}
+	_, err = b.run(t, effects{})
+	require.NoError(t, err)
+	require.Equal(t, []revision.State{{Commit: strings.Repeat("a", 40), Run: "shop-x7k2p", RunUID: "u", Phase: revision.Deployed}}, b.guard.entered)
 }
 
 func TestStage_SaysWhatTheNextRunWillHave(t *testing.T) {
