@@ -71,7 +71,7 @@ func (p *process) exited() bool {
 // stop ends the server and everything in its process group, and waits.
 func (p *process) stop() error {
 	if p.exited() {
-		return fmt.Errorf("%s had ended before it was stopped (%v), see %s", p.name, p.err, p.log)
+		return fmt.Errorf("%s had ended before it was stopped (%s), see %s", p.name, p.cmd.ProcessState, p.log)
 	}
 	// The child is not yet waited for, so its id cannot belong to another
 	// process.

@@ -78,7 +78,7 @@ func delegate(root string) error {
 	if err != nil {
 		return err
 	}
-	for _, controller := range strings.Fields(string(available)) {
+	for controller := range strings.FieldsSeq(string(available)) {
 		if slices.Contains(strings.Fields(string(enabled)), controller) {
 			continue
 		}

@@ -69,7 +69,7 @@ func (l *local) start(program string, args ...string) error {
 	}
 	defer func() { _ = log.Close() }()
 	argv := append(append(l.inNetns(), program), args...)
-	cmd := exec.Command(argv[0], argv[1:]...) //nolint:noctx // it outlives the call that starts it; Down ends it
+	cmd := exec.Command(argv[0], argv[1:]...) // it outlives the call that starts it; Down ends it
 	cmd.Dir = l.state.Dir
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + l.state.Dir}
 	cmd.Stdout, cmd.Stderr = log, log

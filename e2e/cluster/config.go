@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -91,7 +92,7 @@ func CacheDir(name string) string {
 // withDefaults returns c with every empty setting filled in and checked.
 func (c Config) withDefaults() (Config, error) {
 	if c.Dir == "" {
-		return c, fmt.Errorf("start a cluster: no state directory was given; set Config.Dir")
+		return c, errors.New("start a cluster: no state directory was given; set Config.Dir")
 	}
 	dir, err := filepath.Abs(c.Dir)
 	if err != nil {

@@ -29,10 +29,10 @@ func TestMain(m *testing.M) {
 	config := cluster.ConfigFromEnv(dir, os.Stdout)
 	config.Provider = cluster.ProviderLocal
 	if _, err := cluster.Up(context.Background(), config); err != nil {
-		os.Stdout.WriteString(err.Error() + "\n")
+		_, _ = os.Stdout.WriteString(err.Error() + "\n")
 		os.Exit(1)
 	}
-	os.Stdout.WriteString("victim is up\n")
+	_, _ = os.Stdout.WriteString("victim is up\n")
 	select {}
 }
 

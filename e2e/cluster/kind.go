@@ -83,7 +83,7 @@ func (k *kind) down(ctx context.Context) error {
 
 // firstIPv4 returns the first IPv4 address among words.
 func firstIPv4(words string) (string, error) {
-	for _, word := range strings.Fields(words) {
+	for word := range strings.FieldsSeq(words) {
 		if ip := net.ParseIP(word); ip != nil && ip.To4() != nil {
 			return word, nil
 		}

@@ -55,7 +55,7 @@ func requirePackages(ctx context.Context, log io.Writer, needed []requirement) e
 	if len(missing) == 0 {
 		return nil
 	}
-	advice := fmt.Sprintf("install what these Debian packages hold: %s", strings.Join(missing, " "))
+	advice := "install what these Debian packages hold: " + strings.Join(missing, " ")
 	if _, err := exec.LookPath("apt-get"); err != nil {
 		return fmt.Errorf("programs are missing and there is no apt-get; %s", advice)
 	}

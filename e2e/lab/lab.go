@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -27,7 +28,7 @@ import (
 // GitUser and GitPassword are the credentials of the lab's git server.
 const (
 	GitUser     = "aphex"
-	GitPassword = "git-password-of-the-lab" //nolint:gosec // guards nothing but the lab
+	GitPassword = "git-password-of-the-lab" // guards nothing but the lab
 )
 
 // Config says where a lab keeps its things.
@@ -207,7 +208,7 @@ func (l *Lab) Stop(ctx context.Context) error {
 
 // NpmRegistry is the URL of the npm registry for pods.
 func (l *Lab) NpmRegistry() string {
-	return fmt.Sprintf("http://%s/", net.JoinHostPort(l.Cluster.HostAddress(), fmt.Sprint(l.npm.Port())))
+	return fmt.Sprintf("http://%s/", net.JoinHostPort(l.Cluster.HostAddress(), strconv.Itoa(l.npm.Port())))
 }
 
 // Kubectl runs kubectl against the cluster and returns its output.

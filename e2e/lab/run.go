@@ -3,6 +3,7 @@ package lab
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os/exec"
@@ -10,11 +11,10 @@ import (
 	"strings"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // pollEvery is the interval of polls whose deadline is the caller's context.
@@ -30,11 +30,11 @@ type Run struct {
 
 // Status is a Workflow's state, as far as tests look at it.
 type Status struct {
-	UID     string
-	Phase   string
-	Message string
+	UID     string `json:"uid"`
+	Phase   string `json:"phase"`
+	Message string `json:"message"`
 	// Nodes are the plugin nodes in the order they began.
-	Nodes []Node
+	Nodes []Node `json:"nodes"`
 }
 
 // Node is one stage of a run.
@@ -148,7 +148,7 @@ func (r *Run) Until(ctx context.Context, what string, holds func(Status) bool) (
 			if marshalErr != nil {
 				text = []byte(marshalErr.Error())
 			}
-			return status, fmt.Errorf("wait until %s: %w (last error: %v)\n%s", what, context.Cause(ctx), err, text)
+			return status, fmt.Errorf("wait until %s: %w\n%s", what, errors.Join(context.Cause(ctx), err), text)
 		case <-time.After(pollEvery):
 		}
 	}

@@ -60,7 +60,7 @@ func Start(ctx context.Context, address, cache string) (*Proxy, error) {
 		client:   &http.Client{Timeout: 5 * time.Minute},
 	}
 	p.server = &http.Server{Handler: p, ReadHeaderTimeout: 10 * time.Second}
-	go func() { _ = p.server.Serve(listener) }() //nolint:errcheck // always ErrServerClosed after Close
+	go func() { _ = p.server.Serve(listener) }() // always ErrServerClosed after Close
 	return p, nil
 }
 

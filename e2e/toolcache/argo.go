@@ -111,7 +111,9 @@ func moduleDir(ctx context.Context, dir, path string) (string, error) {
 	if err := runGo(ctx, dir, &out, "mod", "download", "-json", path); err != nil {
 		return "", err
 	}
-	var info struct{ Dir string }
+	var info struct {
+		Dir string `json:"Dir"`
+	}
 	if err := json.Unmarshal(out.Bytes(), &info); err != nil {
 		return "", fmt.Errorf("go mod download -json %s: %w", path, err)
 	}
