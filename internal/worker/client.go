@@ -191,7 +191,7 @@ func (c *Client) unavailable(op string, err error) error {
 	if errors.Is(err, fs.ErrPermission) {
 		remedy = "Set the pod's fsGroup, so that both containers share the socket's group"
 	}
-	return fault.Newf(fault.System, fault.WorkerUnavailable, op, remedy, "no worker answers at %s within %s: %w", c.socket, c.connect, err)
+	return fault.Newf(fault.Transient, fault.WorkerUnavailable, op, remedy, "no worker answers at %s within %s: %w", c.socket, c.connect, err)
 }
 
 // lost explains an error in the middle of a call.
@@ -199,7 +199,7 @@ func (c *Client) lost(ctx context.Context, op string, err error) error {
 	if ctx.Err() != nil {
 		return cancelled(ctx, op)
 	}
-	return fault.Newf(fault.System, fault.WorkerLost, op,
+	return fault.Newf(fault.Transient, fault.WorkerLost, op,
 		"Look at the last state of the container \"worker\" (kubectl describe pod): after OOMKilled raise worker.resources.limits.memory. Then retry the run",
 		"the worker went away: %w", err)
 }
@@ -212,7 +212,7 @@ func cancelled(ctx context.Context, op string) error {
 	cause := context.Cause(ctx)
 	switch _, isFault := errors.AsType[*fault.Fault](cause); {
 	case errors.Is(cause, errSilent):
-		return fault.Newf(fault.System, fault.WorkerLost, op,
+		return fault.Newf(fault.Transient, fault.WorkerLost, op,
 			"Look at the container \"worker\" of the agent pod and at its node. Then retry the run", "the worker hangs: %w", cause)
 	case isFault:
 		return fmt.Errorf("%s: %w", op, cause)
