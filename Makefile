@@ -40,7 +40,7 @@ bench: ## Measure the speed claims, as ratios within one run
 	@go run ./e2e/cmd/bench
 
 .PHONY: lint
-lint: tools ## golangci-lint, gofumpt, govulncheck, generated files up to date
+lint: tools ## golangci-lint (with gofumpt and gci), govulncheck, generated files up to date
 	$(GOLANGCI_LINT) run ./...
 	hack/vuln.sh $(GOVULNCHECK)
 	hack/verify.sh
@@ -49,13 +49,9 @@ lint: tools ## golangci-lint, gofumpt, govulncheck, generated files up to date
 fmt: tools ## Format the Go code
 	$(GOLANGCI_LINT) fmt ./...
 
-.PHONY: generate
-generate: build ## Write the generated files
-	hack/generate.sh
-
 .PHONY: golden
-golden: ## Rewrite golden files; review the difference like code
-	go test ./tasks/workflow/... ./internal/... -update
+golden: ## Rewrite the generated files; review the difference like code
+	hack/generate.sh
 
 .PHONY: clean
 clean: ## Remove what was built in the checkout

@@ -1,14 +1,17 @@
 #!/usr/bin/env bash
-# Fails if generated files, module files or formatting are not up to date.
+# Fails if generated files or the module files are not up to date.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-before=$(git status --porcelain)
+state() {
+  git ls-files -z --cached --others --exclude-standard -- docs/reasons.md manifests tasks/workflow | xargs -0 sha256sum
+}
+before=$(state)
 hack/generate.sh >/dev/null
-go mod tidy -diff
-after=$(git status --porcelain)
+after=$(state)
 if [ "$before" != "$after" ]; then
-  echo "generated files are not up to date; commit what this changed:"
-  git status --short
+  echo "generated files were not up to date; commit what has changed now:"
+  diff <(echo "$before") <(echo "$after") | awk '/^>/ {print "  " $3}'
   exit 1
 fi
+go mod tidy -diff
 echo "generated files and go.mod are up to date"
