@@ -21,11 +21,19 @@ func TestMain(m *testing.M) {
 func TestScripts(t *testing.T) {
 	t.Parallel()
 	git := gitserver.New(t, gitserver.Config{})
+	private := gitserver.New(t, gitserver.Config{Username: "ada", Password: "correct-horse-battery"})
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script", RequireExplicitExec: true, RequireUniqueNames: true,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"code": exitCode,
-			"repo": func(ts *testscript.TestScript, _ bool, args []string) { repository(t.Context(), ts, git, args) },
+			"repo": func(ts *testscript.TestScript, _ bool, args []string) {
+				repository(t.Context(), ts, git, args)
+				ts.Setenv("REPO", "file://"+git.Path(ts.Name()))
+			},
+			"private-repo": func(ts *testscript.TestScript, _ bool, args []string) {
+				repository(t.Context(), ts, private, args)
+				ts.Setenv("REPO", private.URL(ts.Name()))
+			},
 		},
 	})
 }
@@ -51,15 +59,14 @@ func exitCode(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// repository is the script command `repo DIR`: it commits the files of a
-// folder to a repository of the script and sets REPO to its URL and COMMIT to
-// the commit.
+// repository is the script commands `repo DIR` and `private-repo DIR`: it
+// commits the files of a folder to a repository of the script and sets COMMIT
+// to the commit, REPO to the repository's URL.
 func repository(ctx context.Context, ts *testscript.TestScript, git *gitserver.Server, args []string) {
 	if len(args) != 1 {
-		ts.Fatalf("usage: repo DIR")
+		ts.Fatalf("one argument is needed: the folder")
 	}
 	commit, err := git.Push(ctx, ts.Name(), gitserver.DefaultBranch, ts.MkAbs(args[0]))
 	ts.Check(err)
-	ts.Setenv("REPO", "file://"+git.Path(ts.Name()))
 	ts.Setenv("COMMIT", commit)
 }

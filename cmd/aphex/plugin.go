@@ -99,7 +99,10 @@ func sidecarConfig(ctx context.Context, logger *slog.Logger, noNudge bool) (side
 		options:  awsauth.Options{Region: os.Getenv("AWS_REGION"), EndpointURL: os.Getenv("AWS_ENDPOINT_URL")},
 		redactor: redactor,
 	}
-	repositories, err := gitClient(private, redactor)
+	repositories, err := gitClient(git.Config{
+		Home: filepath.Join(private, "git-home"), Credentials: os.Getenv("APHEX_GIT_CREDENTIALS"),
+		SecretName: "of the pipeline (gitSecret of its installation)",
+	}, redactor)
 	if err != nil {
 		return sidecar.Config{}, err
 	}
@@ -119,21 +122,20 @@ func sidecarConfig(ctx context.Context, logger *slog.Logger, noNudge bool) (side
 	return cfg, nil
 }
 
-// gitClient reads the mounted Secret, which may be absent, and hides its
-// password from here on.
-func gitClient(private string, redactor *redact.Redactor) (*git.Client, error) {
-	credentials := os.Getenv("APHEX_GIT_CREDENTIALS")
-	password, err := os.ReadFile(filepath.Join(credentials, "password"))
-	switch {
-	case err == nil:
-		redactor.Add(string(password))
-	case !errors.Is(err, os.ErrNotExist):
-		return nil, fmt.Errorf("read the git credentials: %w", err)
+// gitClient reads the password of cfg.Credentials, which may be absent, and
+// hides it from here on.
+func gitClient(cfg git.Config, redactor *redact.Redactor) (*git.Client, error) {
+	if cfg.Credentials != "" {
+		password, err := os.ReadFile(filepath.Join(cfg.Credentials, "password"))
+		switch {
+		case err == nil:
+			redactor.Add(string(password))
+		case !errors.Is(err, os.ErrNotExist):
+			return nil, fmt.Errorf("read the git credentials: %w", err)
+		}
 	}
-	return git.New(git.Config{
-		Home: filepath.Join(private, "git-home"), Credentials: credentials, Path: os.Getenv("PATH"),
-		SecretName: "the pipeline's git Secret (gitSecret of its installation)",
-	})
+	cfg.Path = os.Getenv("PATH")
+	return git.New(cfg)
 }
 
 // notInstalled are the stages of a pod that lacks the generated template's

@@ -178,7 +178,14 @@ func localParts(dir string, f taskFlags, redactor *redact.Redactor) (local, erro
 			return local{}, fmt.Errorf("make the run's folders: %w", err)
 		}
 	}
-	repositories, err := git.New(git.Config{Home: filepath.Join(private, "git-home"), Credentials: f.gitCredentials, Path: os.Getenv("PATH"), AllowFile: true})
+	access := git.Config{Home: filepath.Join(private, "git-home"), SecretName: "folder (--git-credentials)", AllowFile: true}
+	if f.gitCredentials != "" { // git runs elsewhere
+		var err error
+		if access.Credentials, err = filepath.Abs(f.gitCredentials); err != nil {
+			return local{}, fmt.Errorf("find the git credentials: %w", err)
+		}
+	}
+	repositories, err := gitClient(access, redactor)
 	if err != nil {
 		return local{}, err
 	}
