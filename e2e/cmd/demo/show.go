@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -99,7 +98,7 @@ func deliver(ctx context.Context, l *lab.Lab, p *lab.Pipeline, commit string, ou
 	if len(created) != 1 {
 		return fmt.Errorf("expected one pod, saw %d", len(created))
 	}
-	return readBack(ctx, l, out)
+	return readBack(ctx, l, status, out)
 }
 
 func firstFailure(s lab.Status) string {
@@ -165,23 +164,57 @@ func outputs(n lab.Node) []string {
 	return lines
 }
 
-// readBack asks the AWS command line what the accounts hold now.
-func readBack(ctx context.Context, l *lab.Lab, out io.Writer) error {
+// readBack asks the AWS command line what the accounts hold now, and compares
+// the stacks' outputs with those the run handed on.
+func readBack(ctx context.Context, l *lab.Lab, status lab.Status, out io.Writer) error {
 	_, _ = fmt.Fprintln(out, "\nread back with the AWS command line:")
-	var errs []error
 	for i, target := range lab.Targets() {
 		environment := []string{"dev", "prod"}[i]
 		text, err := l.AWSCLI(ctx, target.Account, target.Region, "cloudformation", "describe-stacks",
-			"--query", "Stacks[?starts_with(StackName, 'shop-')].[StackName, StackStatus]", "--output", "text")
-		errs = append(errs, err)
-		for line := range strings.Lines(text) {
-			_, _ = fmt.Fprintf(out, "  %s %s %s: %s\n", environment, target.Account, target.Region, strings.TrimSpace(line))
+			"--query", "Stacks[?starts_with(StackName, 'shop-')]", "--output", "json")
+		if err != nil {
+			return err
+		}
+		lines, err := describe(text, func(stack, state string) {
+			_, _ = fmt.Fprintf(out, "  %s %s %s: %s %s\n", environment, target.Account, target.Region, stack, state)
+		})
+		if err != nil {
+			return err
+		}
+		for _, line := range lines {
+			_, _ = fmt.Fprintf(out, "    %s\n", line)
+		}
+		if handed := outputs(status.Node("deploy-" + environment)); !slices.Equal(lines, handed) {
+			return fmt.Errorf("%s: the accounts' outputs %q are not those of the run %q", environment, lines, handed)
 		}
 		text, err = l.AWSCLI(ctx, target.Account, target.Region, "ssm", "get-parameter", "--name", "/shop/"+environment+"/greeting", "--query", "Parameter.Value", "--output", "text")
-		errs = append(errs, err)
-		_, _ = fmt.Fprintf(out, "  %s greeting: %s\n", environment, strings.TrimSpace(text))
+		if err != nil {
+			return err
+		}
+		_, _ = fmt.Fprintf(out, "    greeting: %s\n", strings.TrimSpace(text))
 	}
-	return errors.Join(errs...)
+	return nil
+}
+
+// describe tells each stack's status and returns the outputs of all, one line
+// each, sorted.
+func describe(text string, tell func(stack, state string)) ([]string, error) {
+	var stacks []struct {
+		StackName, StackStatus string
+		Outputs                []struct{ OutputKey, OutputValue string }
+	}
+	if err := json.Unmarshal([]byte(text), &stacks); err != nil {
+		return nil, fmt.Errorf("read the answer of the AWS command line: %w", err)
+	}
+	var lines []string
+	for _, stack := range stacks {
+		tell(stack.StackName, stack.StackStatus)
+		for _, o := range stack.Outputs {
+			lines = append(lines, stack.StackName+"."+o.OutputKey+" = "+o.OutputValue)
+		}
+	}
+	slices.Sort(lines)
+	return lines, nil
 }
 
 // stageLines passes on the log of the stages and leaves out the plugin's own
