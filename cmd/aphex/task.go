@@ -178,7 +178,7 @@ func localParts(dir string, f taskFlags, redactor *redact.Redactor) (local, erro
 			return local{}, fmt.Errorf("make the run's folders: %w", err)
 		}
 	}
-	access := git.Config{Home: filepath.Join(private, "git-home"), SecretName: "folder (--git-credentials)", AllowFile: true}
+	access := git.Config{Home: filepath.Join(private, "git-home"), SecretName: "folder (--git-credentials)", AllowFile: true} //nolint:gosec // G101: what messages call it
 	if f.gitCredentials != "" { // git runs elsewhere
 		var err error
 		if access.Credentials, err = filepath.Abs(f.gitCredentials); err != nil {
