@@ -200,8 +200,12 @@ func readBack(ctx context.Context, l *lab.Lab, status lab.Status, out io.Writer)
 // each, sorted.
 func describe(text string, tell func(stack, state string)) ([]string, error) {
 	var stacks []struct {
-		StackName, StackStatus string
-		Outputs                []struct{ OutputKey, OutputValue string }
+		StackName   string `json:"StackName"`
+		StackStatus string `json:"StackStatus"`
+		Outputs     []struct {
+			OutputKey   string `json:"OutputKey"`
+			OutputValue string `json:"OutputValue"`
+		} `json:"Outputs"`
 	}
 	if err := json.Unmarshal([]byte(text), &stacks); err != nil {
 		return nil, fmt.Errorf("read the answer of the AWS command line: %w", err)
