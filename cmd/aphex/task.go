@@ -179,8 +179,8 @@ func localParts(dir string, f taskFlags, redactor *redact.Redactor) (local, erro
 		}
 	}
 	access := git.Config{Home: filepath.Join(private, "git-home"), SecretName: "folder (--git-credentials)", AllowFile: true} //nolint:gosec // G101: what messages call it
-	if f.gitCredentials != "" { // git runs elsewhere
-		var err error
+	if f.gitCredentials != "" {
+		var err error // git runs in another folder
 		if access.Credentials, err = filepath.Abs(f.gitCredentials); err != nil {
 			return local{}, fmt.Errorf("find the git credentials: %w", err)
 		}
