@@ -129,5 +129,8 @@ func manifests(ctx context.Context, l *lab.Lab) (map[string]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	return map[string]string{"plugin": workflow(spec, pluginStep), "container": workflow("  serviceAccountName: aphex-workflow\n", containerStep)}, nil
+	if _, err := l.Kubectl(ctx, []byte(containerIdentity), "apply", "-n", p.Installation.Namespace, "-f", "-"); err != nil {
+		return nil, err
+	}
+	return map[string]string{"plugin": workflow(spec, pluginStep), "container": workflow("  serviceAccountName: bench-container\n", containerStep)}, nil
 }

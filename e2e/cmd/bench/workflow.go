@@ -7,6 +7,25 @@ import (
 	"github.com/aphex-pipeline/aphex/e2e/cluster"
 )
 
+// containerIdentity is what container steps need of a service account; the
+// plugin's runs do without.
+const containerIdentity = `apiVersion: v1
+kind: ServiceAccount
+metadata: {name: bench-container}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata: {name: bench-container}
+rules:
+  - {apiGroups: [argoproj.io], resources: [workflowtaskresults], verbs: [create, patch]}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: {name: bench-container}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: bench-container}
+subjects: [{kind: ServiceAccount, name: bench-container}]
+`
+
 // workflow writes a Workflow of that many templates, one after the other. spec
 // is YAML, indented by two blanks.
 func workflow(spec string, template func(i int) string) string {
