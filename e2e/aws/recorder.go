@@ -198,6 +198,21 @@ func describeBody(call *Call, contentType string, body []byte) {
 	}
 }
 
+// multipartOperation names the operations of uploads in parts.
+func multipartOperation(method string, query url.Values) string {
+	switch {
+	case query.Has("partNumber"):
+		return "UploadPart"
+	case query.Has("uploads"):
+		return "CreateMultipartUpload"
+	case method == http.MethodPost:
+		return "CompleteMultipartUpload"
+	case method == http.MethodDelete:
+		return "AbortMultipartUpload"
+	}
+	return "ListParts"
+}
+
 // s3Operation names the S3 operations that deployments use.
 func s3Operation(req *http.Request) string {
 	query := req.URL.Query()
@@ -216,14 +231,8 @@ func s3Operation(req *http.Request) string {
 		}
 	}
 	switch {
-	case query.Has("partNumber"):
-		return "UploadPart"
-	case query.Has("uploads"):
-		return "CreateMultipartUpload"
-	case query.Has("uploadId") && req.Method == http.MethodPost:
-		return "CompleteMultipartUpload"
-	case query.Has("uploadId") && req.Method == http.MethodDelete:
-		return "AbortMultipartUpload"
+	case query.Has("partNumber"), query.Has("uploads"), query.Has("uploadId"):
+		return multipartOperation(req.Method, query)
 	case query.Get("list-type") == "2":
 		return "ListObjectsV2"
 	case key == "" && req.Method == http.MethodGet:

@@ -53,7 +53,7 @@ func listen(path string) (*socket, error) {
 	}
 	l.SetUnlinkOnClose(false) // the path may be another's by then
 	s := &socket{path: path, listener: l}
-	if err = os.Chmod(temp, 0o660); err == nil {
+	if err = os.Chmod(temp, 0o660); err == nil { //nolint:gosec // G302: the group is the pod's, the sidecar is in it
 		s.dev, s.ino, err = identity(temp)
 	}
 	if err == nil {

@@ -164,7 +164,7 @@ func (s *Stage) current(ctx context.Context, req task.Request) (*unstructured.Un
 	op := fmt.Sprintf("read WorkflowTemplate %s/%s", req.Run.Namespace, req.Pipeline)
 	object, err := s.cfg.Kube.WorkflowTemplate(ctx, req.Run.Namespace, req.Pipeline)
 	if errors.Is(err, kube.ErrNotFound) {
-		return nil, nil
+		return nil, nil //nolint:nilnil // no template is an ordinary answer
 	}
 	if err != nil {
 		return nil, rejected(op, err)
