@@ -6,13 +6,14 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"slices"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/require"
+
 	"github.com/aphex-pipeline/aphex/e2e/lab"
+	"github.com/aphex-pipeline/aphex/internal/testkit/need"
 )
 
 // shared is the lab all tests of the package use; nil unless APHEX_REQUIRE
@@ -24,7 +25,7 @@ func TestMain(m *testing.M) {
 }
 
 func run(m *testing.M) (code int) {
-	if !slices.Contains(strings.Split(os.Getenv("APHEX_REQUIRE"), ","), "cluster") {
+	if !need.Listed(need.Cluster) {
 		return m.Run()
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -41,8 +42,7 @@ func run(m *testing.M) (code int) {
 	}
 	shared, err = lab.Start(ctx, lab.Config{Root: root, Dir: dir, Log: os.Stderr})
 	if err == nil {
-		// An interrupted run still takes the lab down: the tests' contexts end
-		// with ctx through this watcher's exit code.
+		// Whatever ends this function, a signal included, takes the lab down.
 		defer func() {
 			down, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 			defer cancel()
@@ -73,12 +73,11 @@ func run(m *testing.M) (code int) {
 	}
 }
 
-// needLab returns the lab. Without one asked for, the test is not for this
-// machine; asked for and not there cannot happen, TestMain has failed then.
+// needLab returns the lab. It skips the test where no cluster is declared;
+// declared and not there cannot happen, TestMain has failed then.
 func needLab(t *testing.T) *lab.Lab {
 	t.Helper()
-	if shared == nil {
-		t.Skip("needs a cluster: run `make test`, or set APHEX_REQUIRE=cluster,emulator,images")
-	}
+	need.Require(t, need.Cluster, need.Emulator, need.Images)
+	require.NotNil(t, shared)
 	return shared
 }

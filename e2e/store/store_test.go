@@ -3,8 +3,6 @@ package store_test
 import (
 	"bytes"
 	"fmt"
-	"os"
-	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -19,15 +17,14 @@ import (
 	"github.com/aphex-pipeline/aphex/internal/fault"
 	"github.com/aphex-pipeline/aphex/internal/store"
 	"github.com/aphex-pipeline/aphex/internal/store/storetest"
+	"github.com/aphex-pipeline/aphex/internal/testkit/need"
 )
 
 // startEmulator starts the emulator for this test, which runs only where
 // APHEX_REQUIRE lists it.
 func startEmulator(t *testing.T) *emulator.Emulator {
 	t.Helper()
-	if !slices.Contains(strings.Split(os.Getenv("APHEX_REQUIRE"), ","), "emulator") {
-		t.Skip("APHEX_REQUIRE does not list emulator")
-	}
+	need.Require(t, need.Emulator)
 	e, err := emulator.Start(t.Context(), emulator.Config{})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, e.Stop()) })
