@@ -13,7 +13,7 @@ import (
 var errUnadvertised = errors.New("the server does not serve commits by their id")
 
 // kind is what a line of git means. Git reports by text alone; every pattern
-// has a recorded sample in testdata/messages.
+// has a sample in testdata/messages.
 type kind uint8
 
 const (

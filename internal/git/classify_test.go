@@ -11,7 +11,7 @@ import (
 
 // Each file of testdata/messages is what git wrote in a real case; the part of
 // its name before the first dot is what it means.
-func TestKindOf_KnowsRecordedMessages(t *testing.T) {
+func TestKindOf_KnowsTheSamples(t *testing.T) {
 	t.Parallel()
 	names := map[string]kind{
 		"needs": needsCredentials, "refused": refusedCredentials, "forbidden": forbidden, "notfound": notFound,
