@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Each file of testdata/messages is what git wrote in a real case; the part of
+// Each file of testdata/messages is what git writes in such a case; the part of
 // its name before the first dot is what it means.
 func TestKindOf_KnowsTheSamples(t *testing.T) {
 	t.Parallel()
