@@ -15,6 +15,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/aphex-pipeline/aphex/e2e/aws"
+	"github.com/aphex-pipeline/aphex/internal/pipeline"
 	"github.com/aphex-pipeline/aphex/internal/record"
 	"github.com/aphex-pipeline/aphex/internal/store"
 )
@@ -47,7 +48,7 @@ func (l *Lab) TemplateSpec(ctx context.Context, p *Pipeline, fields ...string) (
 // Latest is the youngest run of the pipeline.
 func (p *Pipeline) Latest(ctx context.Context) (*Run, error) {
 	list, err := p.lab.Dynamic.Resource(workflows).Namespace(p.Installation.Namespace).
-		List(ctx, metav1.ListOptions{LabelSelector: "aphex.dev/pipeline=" + p.Installation.Pipeline})
+		List(ctx, metav1.ListOptions{LabelSelector: pipeline.LabelPipeline + "=" + p.Installation.Pipeline})
 	if err != nil {
 		return nil, fmt.Errorf("list runs: %w", err)
 	}

@@ -55,14 +55,6 @@ type Lab struct {
 	pods    atomic.Int32
 	// installers receives what package managers and builds print.
 	installers *os.File
-	// Spent is what each step of the start took.
-	Spent []Span
-}
-
-// Span is a named piece of time.
-type Span struct {
-	Name    string
-	Seconds float64
 }
 
 // Start brings a lab up. What takes long is named in the log, with the reason.
@@ -176,12 +168,10 @@ func (l *Lab) timed(name string, do func() error) error {
 	_, _ = fmt.Fprintf(l.cfg.Log, "%s …\n", name)
 	began := time.Now()
 	err := do()
-	span := Span{Name: name, Seconds: time.Since(began).Seconds()}
-	l.Spent = append(l.Spent, span)
 	if err != nil {
 		return fmt.Errorf("%s: %w (details in %s)", name, err, l.installers.Name())
 	}
-	_, _ = fmt.Fprintf(l.cfg.Log, "%s: %.1f s\n", name, span.Seconds)
+	_, _ = fmt.Fprintf(l.cfg.Log, "%s: %.1f s\n", name, time.Since(began).Seconds())
 	return nil
 }
 

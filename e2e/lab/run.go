@@ -64,19 +64,6 @@ func (n Node) Output(name string) string {
 	return ""
 }
 
-// Seconds is the node's duration; zero while it lasts.
-func (n Node) Seconds() float64 {
-	from, err := time.Parse(time.RFC3339, n.StartedAt)
-	if err != nil {
-		return 0
-	}
-	to, err := time.Parse(time.RFC3339, n.FinishedAt)
-	if err != nil {
-		return 0
-	}
-	return to.Sub(from).Seconds()
-}
-
 // Done reports whether the Workflow has ended.
 func (s Status) Done() bool {
 	return s.Phase == "Succeeded" || s.Phase == "Failed" || s.Phase == "Error"
