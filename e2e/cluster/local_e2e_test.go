@@ -140,7 +140,8 @@ func runTokenPod(t *testing.T, c *cluster.Cluster) {
 }
 
 // reachService has a pod fetch from a Service whose endpoint is a server of
-// this machine.
+// this machine. kube-proxy programs a new Service a moment after it has been
+// created, and a pod that is faster is refused: it tries again.
 func reachService(t *testing.T, c *cluster.Cluster) {
 	host, port, err := net.SplitHostPort(strings.TrimPrefix(strings.TrimSuffix(serveHost(t, c), "/greeting"), "http://"))
 	require.NoError(t, err)
@@ -157,9 +158,11 @@ addressType: IPv4
 ports: [{name: "", port: %s}]
 endpoints: [{addresses: [%s]}]
 `, port, host), "apply", "-f", "-")
-	kubectl(t, c, strings.Replace(fmt.Sprintf(stepWorkflow, "http://10.96.7.7/greeting", cluster.ExecutorImage), "name: step", "name: service", 1), "create", "-f", "-")
-	kubectl(t, c, "", "wait", "workflow/service", "--for=condition=Completed", "--timeout=60s")
-	require.Equal(t, "Succeeded", kubectl(t, c, "", "get", "workflow", "service", "-o", "jsonpath={.status.phase}"))
+	kubectl(t, c, strings.NewReplacer("name: step", "name: service", "  - name: main\n", "  - name: main\n    retryStrategy: {limit: 4, retryPolicy: Always}\n").
+		Replace(fmt.Sprintf(stepWorkflow, "http://10.96.7.7/greeting", cluster.ExecutorImage)), "create", "-f", "-")
+	kubectl(t, c, "", "wait", "workflow/service", "--for=condition=Completed", "--timeout=120s")
+	require.Equal(t, "Succeeded", kubectl(t, c, "", "get", "workflow", "service", "-o", "jsonpath={.status.phase}"),
+		kubectl(t, c, "", "get", "workflow", "service", "-o", "jsonpath={.status.nodes}"))
 }
 
 // loadOCI loads an image from an OCI archive and runs it.
