@@ -25,7 +25,7 @@ test-unit: ## Unit, property and golden tests; no root, no cluster, no emulator
 
 .PHONY: test-e2e
 test-e2e: ## End-to-end tests on a real cluster with an emulated AWS
-	APHEX_REQUIRE=cluster,emulator,images go test -count=1 -p 1 -timeout 60m -v ./e2e/...
+	APHEX_REQUIRE=cluster,emulator,images go test -count=1 -p 1 -parallel 3 -timeout 60m -v ./e2e/...
 
 .PHONY: demo
 demo: ## Push a sample application through two AWS accounts on a local cluster

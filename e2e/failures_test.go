@@ -13,6 +13,7 @@ import (
 // Workflow: the stage that meets it must fail with its reason, and nothing
 // after it may start.
 func TestRun_FailsWithAReason(t *testing.T) {
+	t.Parallel()
 	l := needLab(t)
 	tests := []struct {
 		name      string
@@ -73,6 +74,7 @@ func TestRun_FailsWithAReason(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
 			p, commit := newApp(t, l, tt.name, tt.config, tt.settings)
 			if tt.commit != "" {
 				commit = tt.commit

@@ -16,6 +16,7 @@ import (
 // older one submitted by hand is passed over, and deploys when that is asked
 // for.
 func TestRuns_OfOnePipelineNeverGoBack(t *testing.T) {
+	t.Parallel()
 	l := needLab(t)
 	p, first := newApp(t, l, "order", config(npmCI(), dev("order", "true")), settings{"stack": "order", "value": "one"})
 	second, err := p.Push(t.Context(), gitserver.Change{Write: map[string]string{"settings.json": settings{"stack": "order", "value": "two"}.json(t)}})
@@ -61,6 +62,7 @@ func TestRuns_OfOnePipelineNeverGoBack(t *testing.T) {
 // while another one waits with the old topology. That one starts its own
 // replacement, which has the new environment, and ends.
 func TestRun_StaleTopologyIsReplaced(t *testing.T) {
+	t.Parallel()
 	l := needLab(t)
 	p, _ := newApp(t, l, "stale", config(npmCI(), dev("stale")), settings{"stack": "stale"})
 	after := config(npmCI(), dev("stale"), environment{name: "prod", region: "eu-central-1", account: "222222222222", stack: "stale"})

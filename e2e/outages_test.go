@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -44,6 +45,7 @@ func TestRun_RoleThatCannotBeAssumed(t *testing.T) {
 
 // TestRun_WithoutAWS: the endpoint does not answer.
 func TestRun_WithoutAWS(t *testing.T) {
+	t.Parallel()
 	l := needLab(t)
 	p, commit := newApp(t, l, "no-aws", config(npmCI(), dev("no-aws")), settings{"stack": "no-aws"})
 	// Port 9 of this machine, where nothing listens.
@@ -56,6 +58,7 @@ func TestRun_WithoutAWS(t *testing.T) {
 // TestRun_PrivateRepositoryWithoutCredentials: the git server asks for a
 // password that the pipeline does not have.
 func TestRun_PrivateRepositoryWithoutCredentials(t *testing.T) {
+	t.Parallel()
 	l := needLab(t)
 	cfg := config(npmCI(), dev("private"))
 	p, commit := newApp(t, l, "private", cfg, settings{"stack": "private"})
@@ -67,6 +70,7 @@ func TestRun_PrivateRepositoryWithoutCredentials(t *testing.T) {
 
 // TestRun_WorkerKilled: the worker's process dies in the middle of a command.
 func TestRun_WorkerKilled(t *testing.T) {
+	t.Parallel()
 	l := needLab(t)
 	p, commit := newApp(t, l, "killed", config([]string{"echo begun; sleep 600"}, dev("killed")), settings{"stack": "killed"})
 	ctx, cancel := context.WithTimeout(t.Context(), runLimit)
@@ -78,23 +82,30 @@ func TestRun_WorkerKilled(t *testing.T) {
 		return err == nil && strings.Contains(log, "[build] begun")
 	})
 	require.NoError(t, err)
-	require.Equal(t, 1, killWorkers(t))
+	require.Equal(t, 1, killWorkers(t, l, run))
 	status, err := run.Wait(ctx)
 	require.NoError(t, err)
 	requireFailure(t, status, "build", fault.WorkerLost)
 	require.Equal(t, "Omitted", status.Node("deploy-dev").Phase)
 }
 
-// killWorkers kills the worker processes of this machine's pods with SIGKILL
-// and returns how many there were.
-func killWorkers(t *testing.T) int {
+// killWorkers kills the worker processes of the run's pods with SIGKILL and
+// returns how many there were. The node's processes are this machine's.
+func killWorkers(t *testing.T, l *lab.Lab, run *lab.Run) int {
 	t.Helper()
+	pods, err := l.Pods(t.Context(), run)
+	require.NoError(t, err)
+	require.NotEmpty(t, pods)
 	killed := 0
 	lines, err := filepath.Glob("/proc/[0-9]*/cmdline")
 	require.NoError(t, err)
 	for _, file := range lines {
 		line, err := os.ReadFile(file)
 		if err != nil || !strings.HasPrefix(string(line), "/aphex/bin/aphex\x00worker\x00") {
+			continue
+		}
+		groups, err := os.ReadFile(filepath.Join(filepath.Dir(file), "cgroup"))
+		if err != nil || !slices.ContainsFunc(pods, func(pod lab.Pod) bool { return strings.Contains(string(groups), pod.UID) }) {
 			continue
 		}
 		pid, err := strconv.Atoi(strings.Split(file, "/")[2])

@@ -13,6 +13,7 @@ import (
 // the commit; that is repaired, and `argo retry` completes the run in a new
 // agent pod without building again.
 func TestRetry_CompletesTheRunInAFreshPod(t *testing.T) {
+	t.Parallel()
 	l := needLab(t)
 	cfg := config(append(npmCI(), "date +%s%N > built-at"), dev("retry", "test -s built-at"))
 	p, commit := newApp(t, l, "retry", cfg, settings{"stack": "retry", "needs": "/e2e/retry-needs-this"})

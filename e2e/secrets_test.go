@@ -14,6 +14,7 @@ import (
 // command: it tries every way to a credential that a command in the worker
 // has, and fails the build if one of them leads anywhere.
 func TestWorker_CannotReachTheSidecarsSecrets(t *testing.T) {
+	t.Parallel()
 	l := needLab(t)
 	probe, err := os.ReadFile(filepath.Join("testdata", "probe.sh"))
 	require.NoError(t, err)

@@ -19,6 +19,7 @@ import (
 // goes through Argo and the plugin into two accounts, in one pod; a second one
 // updates the stack it changes and leaves the other alone.
 func TestShop_TwoAccounts(t *testing.T) {
+	t.Parallel()
 	l := needLab(t)
 	p, err := l.NewPipeline(t.Context(), "shop")
 	require.NoError(t, err)

@@ -27,7 +27,7 @@ phase unit go test -race -shuffle=on "${unit[@]}"
 if [ "$status" -eq 0 ]; then
   export APHEX_REQUIRE=cluster,emulator,images
   phase e2e-parts go test -count=1 -p 1 -timeout 40m $(go list ./e2e/... | grep -v '/e2e$')
-  phase e2e go test -count=1 -timeout 60m -v ./e2e/
+  phase e2e go test -count=1 -parallel 3 -timeout 60m -v ./e2e/
 fi
 
 echo

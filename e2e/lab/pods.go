@@ -16,6 +16,22 @@ import (
 
 var pods = schema.GroupVersionResource{Version: "v1", Resource: "pods"}
 
+// Pod is a pod of a run.
+type Pod struct{ Name, UID string }
+
+// Pods lists the pods that a run has now.
+func (l *Lab) Pods(ctx context.Context, run *Run) ([]Pod, error) {
+	list, err := l.Dynamic.Resource(pods).Namespace(run.Namespace).List(ctx, metav1.ListOptions{LabelSelector: "workflows.argoproj.io/workflow=" + run.Name})
+	if err != nil {
+		return nil, fmt.Errorf("list the pods of run %s: %w", run.Name, err)
+	}
+	found := make([]Pod, 0, len(list.Items))
+	for i := range list.Items {
+		found = append(found, Pod{Name: list.Items[i].GetName(), UID: string(list.Items[i].GetUID())})
+	}
+	return found, nil
+}
+
 // PodWatch counts the pods of a namespace over time.
 type PodWatch struct {
 	stop func()
