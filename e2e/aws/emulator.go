@@ -21,6 +21,8 @@ const (
 	healthLimit = 60 * time.Second
 	// healthPoll is the pause between two questions for health.
 	healthPoll = 50 * time.Millisecond
+	// upstreamLimit bounds the look at an endpoint that was given.
+	upstreamLimit = 5 * time.Second
 	// startTries covers another process taking a port between its choice and
 	// its use.
 	startTries = 3
@@ -40,6 +42,11 @@ type Config struct {
 	// Empty means "127.0.0.1". With any other address the servers listen on
 	// all interfaces.
 	Address string
+	// Upstream is the URL of an endpoint that emulates AWS and already runs,
+	// such as "http://127.0.0.1:4566". It takes the access key for the account,
+	// as ministack does, and is neither emptied nor stopped. Empty starts
+	// ministack.
+	Upstream string
 	// CacheDir keeps what is installed. Empty means $APHEX_CACHE, else
 	// .cache/aphex in the home directory.
 	CacheDir string
@@ -131,8 +138,12 @@ func (e *Emulator) DirectEndpoint() string { return e.direct }
 // LogDir is where the servers' logs are, ministack.log and microburst.log.
 func (e *Emulator) LogDir() string { return e.config.LogDir }
 
-// Reset empties all accounts, the rules and the recorded calls.
+// Reset empties all accounts, the rules and the recorded calls. An endpoint
+// that was given cannot be emptied: that is an error.
 func (e *Emulator) Reset(ctx context.Context) error {
+	if e.config.Upstream != "" {
+		return fmt.Errorf("empty the emulator: %s was given, not started", e.config.Upstream)
+	}
 	if err := e.ClearRules(ctx); err != nil {
 		return err
 	}
@@ -163,29 +174,18 @@ func (e *Emulator) makeDirs() error {
 func (e *Emulator) removeDirs() error { return os.RemoveAll(e.dir) }
 
 func (e *Emulator) start(ctx context.Context) error {
+	upstream, err := e.startUpstream(ctx)
+	if err != nil {
+		return err
+	}
 	port, err := freePort(ctx)
 	if err != nil {
 		return err
 	}
-	e.direct = e.baseURL(port)
 	python := filepath.Join(e.venv, "bin", "python")
-	env := append(e.serverEnv(), "GATEWAY_PORT="+strconv.Itoa(port), "MINISTACK_HOST="+e.config.Address, "BIND_HOST="+e.bindHost(),
-		"STATE_DIR="+filepath.Join(e.dir, "state"))
-	e.ministack, err = startProcess("ministack", filepath.Join(e.config.LogDir, "ministack.log"), env, []string{python, "-m", "ministack"})
-	if err != nil {
-		return err
-	}
-	loopback := fmt.Sprintf("http://127.0.0.1:%d", port)
-	if err := awaitHealth(ctx, e.ministack, loopback+"/_ministack/health"); err != nil {
-		return err
-	}
-	port, err = freePort(ctx)
-	if err != nil {
-		return err
-	}
 	e.control = fmt.Sprintf("http://127.0.0.1:%d", port)
 	e.microburst, err = startProcess("microburst", filepath.Join(e.config.LogDir, "microburst.log"), e.serverEnv(), []string{
-		python, "-m", "microburst", "--no-resign", "--upstream", loopback, "--host", "127.0.0.1", "--port", strconv.Itoa(port),
+		python, "-m", "microburst", "--no-resign", "--upstream", upstream, "--host", "127.0.0.1", "--port", strconv.Itoa(port),
 	})
 	if err != nil {
 		return err
@@ -199,6 +199,45 @@ func (e *Emulator) start(ctx context.Context) error {
 	}
 	e.recorder.url = e.baseURL(e.recorder.port)
 	return nil
+}
+
+// startUpstream starts ministack, unless an endpoint is given, and returns the
+// URL of what answers, for processes of this machine.
+func (e *Emulator) startUpstream(ctx context.Context) (string, error) {
+	if given := strings.TrimSuffix(e.config.Upstream, "/"); given != "" {
+		e.direct = given
+		return given, reachable(ctx, given)
+	}
+	port, err := freePort(ctx)
+	if err != nil {
+		return "", err
+	}
+	e.direct = e.baseURL(port)
+	env := append(e.serverEnv(), "GATEWAY_PORT="+strconv.Itoa(port), "MINISTACK_HOST="+e.config.Address, "BIND_HOST="+e.bindHost(),
+		"STATE_DIR="+filepath.Join(e.dir, "state"))
+	python := filepath.Join(e.venv, "bin", "python")
+	e.ministack, err = startProcess("ministack", filepath.Join(e.config.LogDir, "ministack.log"), env, []string{python, "-m", "ministack"})
+	if err != nil {
+		return "", err
+	}
+	loopback := fmt.Sprintf("http://127.0.0.1:%d", port)
+	return loopback, awaitHealth(ctx, e.ministack, loopback+"/_ministack/health")
+}
+
+// reachable says whether anything answers at a given endpoint. What it answers
+// to a request without a signature differs between emulators.
+func reachable(ctx context.Context, endpoint string) error {
+	ctx, cancel := context.WithTimeout(ctx, upstreamLimit)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, endpoint, http.NoBody)
+	if err != nil {
+		return fmt.Errorf("the AWS endpoint %q is no URL: %w", endpoint, err)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return fmt.Errorf("the AWS endpoint given does not answer: %w; start it, or give none to have one started", err)
+	}
+	return resp.Body.Close()
 }
 
 func (e *Emulator) stopServers() error {

@@ -137,7 +137,7 @@ func (l *Lab) loadImages(ctx context.Context, cache string) error {
 
 func (l *Lab) startAWS(ctx context.Context) error {
 	var err error
-	l.AWS, err = aws.Start(ctx, aws.Config{Address: l.Cluster.HostAddress(), Log: l.installers, LogDir: filepath.Join(l.cfg.Dir, "aws")})
+	l.AWS, err = aws.Start(ctx, aws.Config{Address: l.Cluster.HostAddress(), Upstream: os.Getenv("APHEX_AWS_ENDPOINT"), Log: l.installers, LogDir: filepath.Join(l.cfg.Dir, "aws")})
 	if err != nil {
 		return err
 	}
