@@ -46,9 +46,9 @@ func newPlugin() *cobra.Command {
 		Short: "Serve Argo's agent, in the sidecar of its pod",
 		Long: `Serves the executor plugin protocol on loopback. Its settings come from the
 environment that the generated WorkflowTemplate gives the container:
-APHEX_PIPELINE, APHEX_BUCKET, APHEX_BUCKET_PREFIX, APHEX_NAMESPACE,
-APHEX_POD_UID, APHEX_WORKER_SOCKET, APHEX_PRIVATE_DIR, APHEX_GIT_CREDENTIALS,
-AWS_REGION, and what the AWS SDK reads.`,
+APHEX_PIPELINE, APHEX_BUCKET, APHEX_BUCKET_PREFIX, APHEX_MAIN_LOGS,
+APHEX_NAMESPACE, APHEX_POD_UID, APHEX_WORKER_SOCKET, APHEX_PRIVATE_DIR,
+APHEX_GIT_CREDENTIALS, AWS_REGION, and what the AWS SDK reads.`,
 		Args: exactArgs(0, "no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if waitReady {
@@ -118,6 +118,7 @@ func sidecarConfig(ctx context.Context, logger *slog.Logger, noNudge bool) (side
 		kube: client, namespace: os.Getenv("APHEX_NAMESPACE"), pipeline: pipelineName,
 	}.stages()
 	cfg.Logs, cfg.Recorder = bucket, stageRecorder{records}
+	cfg.MainLogs = os.Getenv("APHEX_MAIN_LOGS") == "true"
 	logger.InfoContext(ctx, "plugin composed", slog.String("pipeline", pipelineName), slog.Int("stages", len(cfg.Registry)))
 	return cfg, nil
 }

@@ -84,6 +84,9 @@ type Installation struct {
 	// WorkerEnv are variables of the worker's container that user commands
 	// see, such as a proxy or a package mirror. Values are not secret.
 	WorkerEnv map[string]string `yaml:"workerEnv,omitempty"`
+	// ArtifactRepository is what Argo's server reads the bucket with. Naming
+	// one lets the log panel of Argo's user interface show the stages' logs.
+	ArtifactRepository ArtifactRepository `yaml:"artifactRepository,omitempty"`
 	// ArgoURL is the base of links to runs; empty for no links. The
 	// repository's argo.url overrides it.
 	ArgoURL string `yaml:"argoUrl,omitempty"`
@@ -100,6 +103,18 @@ type Images struct {
 	// Worker is the toolchain of pipelines whose repository names no other.
 	// Required.
 	Worker string `yaml:"worker"`
+}
+
+// ArtifactRepository names the entry of a ConfigMap that describes the
+// pipeline's bucket to Argo (its artifactRepositoryRef). The zero value says
+// that Argo's server cannot read the bucket: logs are then there, and in
+// `aphex logs`, but not in Argo's log panel.
+type ArtifactRepository struct {
+	// ConfigMap is in the pipeline's namespace, or the controller's. Without
+	// it, or without the key, Argo refuses to start runs.
+	ConfigMap string `yaml:"configMap,omitempty"`
+	// Key is the entry's; the pipeline's name by default.
+	Key string `yaml:"key,omitempty"`
 }
 
 // AWSIdentity says where the sidecar's base credentials come from. The zero
@@ -127,6 +142,9 @@ func (i Installation) WithDefaults() Installation {
 	i.GitSecret = cmp.Or(i.GitSecret, DefaultGitSecret)
 	i.AWS.Audience = cmp.Or(i.AWS.Audience, DefaultAudience)
 	i.ServiceAccount = cmp.Or(i.ServiceAccount, DefaultServiceAccount)
+	if i.ArtifactRepository.ConfigMap != "" {
+		i.ArtifactRepository.Key = cmp.Or(i.ArtifactRepository.Key, i.Pipeline)
+	}
 	i.TTLDays = cmp.Or(i.TTLDays, DefaultTTLDays)
 	i.WorkerResources = defaultWorkerResources().override(i.WorkerResources)
 	return i

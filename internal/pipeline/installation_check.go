@@ -54,6 +54,7 @@ const (
 	patternImage    = `[A-Za-z0-9][A-Za-z0-9._:/@-]{0,511}`
 	patternRole     = `arn:aws[a-z-]*:iam::[0-9]{12}:role/[A-Za-z0-9+=,.@_/-]{1,512}`
 	patternToken    = `[A-Za-z0-9][A-Za-z0-9._:/-]{0,254}` //nolint:gosec // G101: a pattern
+	patternKey      = `[A-Za-z0-9._-]{1,253}`
 	patternVariable = `[A-Za-z_][A-Za-z0-9_]{0,127}`
 	patternValue    = `[A-Za-z0-9 ._~:/@%+,;=*?!#$&|()\[\]-]{0,1000}`
 	patternURL      = `[a-z]+://[A-Za-z0-9._~:/@%+\[\]-]+`
@@ -102,6 +103,9 @@ func (i Installation) checkRepository(c *check) {
 func (i Installation) checkAWS(c *check) {
 	c.match("bucket", i.Bucket, patternBucket, "an S3 bucket name: 3 to 63 lower-case letters, digits, dots and hyphens", true)
 	c.relative("bucketPrefix", i.BucketPrefix, false)
+	repository := i.ArtifactRepository
+	c.match("artifactRepository.configMap", repository.ConfigMap, patternName, "the name of a ConfigMap", repository.Key != "")
+	c.match("artifactRepository.key", repository.Key, patternKey, "a key of a ConfigMap: letters, digits and . _ -", repository.ConfigMap != "")
 	c.match("region", i.Region, patternRegion, "an AWS region such as eu-west-1", true)
 	c.url("endpointUrl", i.EndpointURL, false, "http", "https")
 	c.match("aws.roleArn", i.AWS.RoleARN, patternRole, "an IAM role ARN such as arn:aws:iam::111111111111:role/aphex", i.AWS.ProjectToken)

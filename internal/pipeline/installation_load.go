@@ -20,11 +20,12 @@ func installationKeys() map[string][]string {
 		"": {
 			"pipeline", "namespace", "controllerNamespace", "repoUrl", "branch", "configPath", "bucket",
 			"bucketPrefix", "region", "endpointUrl", "images", "imagePullPolicy", "imagePullSecrets", "gitSecret",
-			"aws", "workerResources", "workerEnv", "argoUrl", "serviceAccount", "ttlDays",
+			"aws", "workerResources", "workerEnv", "artifactRepository", "argoUrl", "serviceAccount", "ttlDays",
 		},
-		"images":          {"plugin", "worker"},
-		"aws":             {"roleArn", "audience", "projectToken"},
-		"workerResources": {"requests", "limits"},
+		"images":             {"plugin", "worker"},
+		"aws":                {"roleArn", "audience", "projectToken"},
+		"artifactRepository": {"configMap", "key"},
+		"workerResources":    {"requests", "limits"},
 	}
 }
 

@@ -65,6 +65,7 @@ workerEnv: {A_B: ok, AWS_PROFILE: x, "a b": c, Q: "\"", P: "http://u:p@proxy:1"}
 argoUrl: https://argo.example.com/?q=1
 serviceAccount: UP
 ttlDays: 900
+artifactRepository: {configMap: UP, key: "{{x}}"}
 `))
 	invalid, ok := errors.AsType[*pipeline.InvalidError](err)
 	require.True(t, ok, "%v", err)
@@ -81,6 +82,7 @@ ttlDays: 900
 		"workerResources.requests.cpu": "18:19", "workerResources.requests.gpu": "18:30",
 		"workerEnv.AWS_PROFILE": "19:35", "workerEnv.a b": "19:45", "workerEnv.Q": "19:51", "workerEnv.P": "19:60",
 		"argoUrl": "20:10", "serviceAccount": "21:17", "ttlDays": "22:10",
+		"artifactRepository.configMap": "23:33", "artifactRepository.key": "23:42",
 	}, found)
 }
 
@@ -115,6 +117,15 @@ func TestLoadInstallation_Refuses(t *testing.T) {
 			require.Zero(t, inst)
 		})
 	}
+}
+
+func TestLoadInstallation_ArtifactRepositoryHasThePipelinesKey(t *testing.T) {
+	t.Parallel()
+	inst, err := pipeline.LoadInstallation("inst.yaml", []byte(minimalInstallation+"artifactRepository: {configMap: artifacts}\n"))
+	require.NoError(t, err)
+	require.Equal(t, pipeline.ArtifactRepository{ConfigMap: "artifacts", Key: "shop"}, inst.ArtifactRepository)
+	_, err = pipeline.LoadInstallation("inst.yaml", []byte(minimalInstallation+"artifactRepository: {key: shop}\n"))
+	require.ErrorContains(t, err, "artifactRepository.configMap")
 }
 
 func TestLoadInstallation_AcceptsSSHUser(t *testing.T) {

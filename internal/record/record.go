@@ -89,11 +89,6 @@ func StageKey(uid, stage, environment string) string {
 // StagePrefix is the common prefix of a run's stage records.
 func StagePrefix(uid string) string { return "runs/" + uid + "/stages/" }
 
-// LogKey is the object key of a stage's complete log.
-func LogKey(uid, stage, environment string) string {
-	return "runs/" + uid + "/logs/" + StageName(stage, environment) + ".log"
-}
-
 // SnapshotKey is the object key of a run's workspace snapshot.
 func SnapshotKey(uid string) string { return "runs/" + uid + "/snapshot.tar.zst" }
 

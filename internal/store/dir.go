@@ -157,7 +157,7 @@ func (d *Dir) Get(ctx context.Context, key string) (io.ReadCloser, Object, error
 }
 
 // List returns the objects whose keys begin with prefix, sorted by key, with
-// key, URL and size. An empty or missing folder has none.
+// key, URL, size and time. An empty or missing folder has none.
 func (d *Dir) List(ctx context.Context, prefix string) ([]Object, error) {
 	var objects []Object
 	err := filepath.WalkDir(d.dir, func(full string, entry fs.DirEntry, err error) error {
@@ -182,7 +182,7 @@ func (d *Dir) List(ctx context.Context, prefix string) ([]Object, error) {
 		if err != nil {
 			return err
 		}
-		objects = append(objects, Object{Key: key, URL: d.URL(key), Size: info.Size()})
+		objects = append(objects, Object{Key: key, URL: d.URL(key), Size: info.Size(), Modified: info.ModTime()})
 		return nil
 	})
 	if errors.Is(err, fs.ErrNotExist) {

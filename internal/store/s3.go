@@ -172,7 +172,7 @@ func (s *S3) Get(ctx context.Context, key string) (io.ReadCloser, Object, error)
 }
 
 // List returns the objects whose keys begin with prefix, sorted by key, with
-// key, URL and size.
+// key, URL, size and time.
 //
 // Errors: StoreFailed, AWSUnavailable, Cancelled.
 func (s *S3) List(ctx context.Context, prefix string) ([]Object, error) {
@@ -187,7 +187,7 @@ func (s *S3) List(ctx context.Context, prefix string) ([]Object, error) {
 		}
 		for _, item := range page.Contents {
 			key := strings.TrimPrefix(aws.ToString(item.Key), s.prefix)
-			objects = append(objects, Object{Key: key, URL: s.URL(key), Size: aws.ToInt64(item.Size)})
+			objects = append(objects, Object{Key: key, URL: s.URL(key), Size: aws.ToInt64(item.Size), Modified: aws.ToTime(item.LastModified)})
 		}
 	}
 	sortObjects(objects)

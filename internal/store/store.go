@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 	"unicode"
 
 	"github.com/aphex-pipeline/aphex/internal/fault"
@@ -38,6 +39,8 @@ type Object struct {
 	ContentType string
 	// Tags are the tags it was stored with; set by Put only.
 	Tags map[string]string
+	// Modified is when it was stored; set in a List only. S3 knows seconds.
+	Modified time.Time
 }
 
 // PutOptions say how an object is stored. The zero value stores bytes of

@@ -7,7 +7,7 @@ import (
 	"log/slog"
 	"time"
 
-	"github.com/aphex-pipeline/aphex/internal/store"
+	"github.com/aphex-pipeline/aphex/internal/stagelog"
 	"github.com/aphex-pipeline/aphex/plugin/journal"
 	"github.com/aphex-pipeline/aphex/tasks/task"
 )
@@ -56,10 +56,8 @@ type Runs interface {
 	Watch(ctx context.Context, run task.Run, fn func(RunState)) error
 }
 
-// Logs is where the complete log of a stage is put.
-type Logs interface {
-	Put(ctx context.Context, key string, body io.Reader, opts store.PutOptions) (store.Object, error)
-}
+// Logs is where the logs of stages are put.
+type Logs = stagelog.Store
 
 // Recorder is told when a stage starts and how it ended. Its errors are
 // logged, nothing more. Both methods may be called again for the same stage
@@ -91,6 +89,8 @@ type Config struct {
 	Runs Runs
 	// Logs may be nil: logs are then not kept, and log-url is empty.
 	Logs Logs
+	// LogEvery is how often new lines go there. Default: stagelog.DefaultEvery.
+	LogEvery time.Duration
 	// MainLogs adds the log to the reply as the artifact "main-logs". The
 	// bucket must be readable for Argo's server.
 	MainLogs bool

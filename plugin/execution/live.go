@@ -157,10 +157,10 @@ func (e *Engine) work(ctx context.Context, r *run, x *execution) {
 	})
 	logger := e.cfg.Logger.With(x.attrs()...)
 	logger.InfoContext(ctx, "stage started", slog.Int("starts", entry.Starts))
-	log := e.openLog(&x.call.Request, x.key, entry.Starts > 1)
+	log := e.openLog(ctx, &x.call.Request, entry.Starts)
 	o := e.runTask(taskCtx, r, x, log, logger)
 	if o.detached {
-		log.discard()
+		log.discard(ctx)
 		logger.InfoContext(ctx, "stage detached", slog.String("cause", fmt.Sprint(context.Cause(taskCtx))))
 		return
 	}

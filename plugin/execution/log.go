@@ -3,26 +3,19 @@ package execution
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
 	"sync"
 	"time"
 
-	"github.com/aphex-pipeline/aphex/internal/store"
+	"github.com/aphex-pipeline/aphex/internal/stagelog"
 	"github.com/aphex-pipeline/aphex/tasks/task"
 )
 
 const (
 	// maxLine is the longest line that is kept whole.
 	maxLine = 64 << 10
-	// maxLog bounds the file of one stage's log, which lives on the node's
-	// disk; what comes after is only on standard output.
-	maxLog = 256 << 20
 	// uploadTimeout bounds the upload of a log.
 	uploadTimeout = 2 * time.Minute
 )
@@ -42,38 +35,29 @@ func (l *lineWriter) writeLine(prefix string, line []byte) {
 }
 
 // stageLog is the user-visible log of one stage: live, line by line, to
-// standard output, and to a file until it is uploaded. It is safe for
-// concurrent use; a write never fails, since a full disk must not fail a
-// stage, but the failure is remembered.
+// standard output and to the bucket. It is safe for concurrent use; a write
+// never fails, since a full disk must not fail a stage.
 type stageLog struct {
 	out    *lineWriter
 	prefix string
 	redact func(string) string
+	kept   *stagelog.Log
 
 	mu      sync.Mutex
-	file    *os.File // nil if it could not be opened
-	err     error
 	partial []byte
-	size    int64
 }
 
 var _ io.Writer = (*stageLog)(nil)
 
-// openLog opens the log of an execution. A resumed one continues its file if
-// the pod is the same.
-func (e *Engine) openLog(req *task.Request, key string, resumed bool) *stageLog {
-	l := &stageLog{out: e.out, prefix: "[" + label(req) + "] ", redact: e.cfg.Redact}
-	root, err := os.OpenRoot(e.cfg.LogDir)
-	if err == nil {
-		sum := sha256.Sum256([]byte(key))
-		l.file, err = root.OpenFile(req.Stage+"-"+hex.EncodeToString(sum[:8])+".log", os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o640)
-		err = errors.Join(err, root.Close())
+// openLog opens the log of the start-th process that works on an execution.
+func (e *Engine) openLog(ctx context.Context, req *task.Request, start int) *stageLog {
+	l := &stageLog{
+		out: e.out, prefix: "[" + label(req) + "] ", redact: e.cfg.Redact,
+		kept: stagelog.Open(ctx, stagelog.Config{
+			Dir: e.cfg.LogDir, Store: e.cfg.Logs, Every: e.cfg.LogEvery, Logger: e.cfg.Logger,
+		}, LogID(req), start),
 	}
-	if err == nil {
-		l.size, err = l.file.Seek(0, io.SeekEnd)
-	}
-	l.err = err
-	if resumed {
+	if start > 1 {
 		l.line([]byte("aphex: the plugin was restarted; the stage is resumed"))
 	}
 	return l
@@ -104,21 +88,11 @@ func (l *stageLog) Write(p []byte) (int, error) {
 func (l *stageLog) line(raw []byte) {
 	text := []byte(l.redact(string(raw)))
 	l.out.writeLine(l.prefix, text)
-	if l.file == nil || l.err != nil {
-		return
-	}
-	if l.size+int64(len(text)) > maxLog {
-		text, l.err = []byte("aphex: the log is cut off here"), fmt.Errorf("log is longer than %d MiB", maxLog>>20)
-	}
-	n, err := l.file.Write(append(text, '\n'))
-	l.size += int64(n)
-	if err != nil {
-		l.err = errors.Join(l.err, err)
-	}
+	l.kept.Append(text)
 }
 
-// finish writes what is left and returns the file, ready to be read.
-func (l *stageLog) finish(last string) (*os.File, error) {
+// finish writes what is left and a last line.
+func (l *stageLog) finish(last string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if len(l.partial) > 0 {
@@ -126,53 +100,36 @@ func (l *stageLog) finish(last string) (*os.File, error) {
 		l.partial = nil
 	}
 	l.line([]byte(last))
-	file := l.file
-	l.file = nil
-	if file == nil {
-		return nil, l.err
-	}
-	_, err := file.Seek(0, io.SeekStart)
-	return file, errors.Join(l.err, err)
 }
 
-// discard closes the log of a stage that stopped without an outcome. The file
-// stays for the process that resumes it.
-func (l *stageLog) discard() {
-	file, _ := l.finish("aphex: the plugin is being replaced; the stage will be resumed")
-	if file != nil {
-		_ = file.Close()
-	}
+// discard closes the log of a stage that stopped without an outcome; the
+// process that resumes it goes on.
+func (l *stageLog) discard(ctx context.Context) {
+	l.finish("aphex: the plugin is being replaced; the stage will be resumed")
+	l.kept.Detach(ctx)
 }
 
-// LogKey returns the object key of a stage's log.
-func LogKey(req *task.Request) string {
-	name := req.Stage
-	if req.Environment != "" {
-		name += "-" + req.Environment
+// LogID names the log of an execution.
+func LogID(req *task.Request) stagelog.ID {
+	return stagelog.ID{
+		RunUID: req.Run.UID, Stage: req.Stage, Environment: req.Environment, Epoch: req.Run.Epoch, Attempt: req.Attempt,
 	}
-	return "runs/" + req.Run.UID + "/logs/" + name + ".log"
 }
 
 // uploadLog ends the log and uploads it. A failure is a warning, for the
 // message: the stage's outcome is what it is.
 func (e *Engine) uploadLog(ctx context.Context, req *task.Request, log *stageLog, o outcome) (url, warning string) {
 	phase, _ := o.phase()
-	file, err := log.finish(fmt.Sprintf("aphex: %s %s", label(req), phase))
-	if file != nil {
-		defer func() { _ = file.Close() }() // only read from now on
-	}
-	if e.cfg.Logs == nil {
+	log.finish(fmt.Sprintf("aphex: %s %s", label(req), phase))
+	ctx, cancel := context.WithTimeout(ctx, uploadTimeout)
+	defer cancel()
+	object, err := log.kept.Finish(ctx)
+	switch {
+	case e.cfg.Logs == nil:
 		return "", ""
-	}
-	if file != nil {
-		ctx, cancel := context.WithTimeout(ctx, uploadTimeout)
-		defer cancel()
-		object, putErr := e.cfg.Logs.Put(ctx, LogKey(req), file, store.PutOptions{ContentType: "text/plain; charset=utf-8"})
-		url, err = object.URL, errors.Join(err, putErr)
-	}
-	if err != nil {
+	case err != nil:
 		e.cfg.Logger.WarnContext(ctx, "log is not complete", slog.String("err", e.cfg.Redact(err.Error())))
-		return url, "the log could not be kept completely: " + err.Error()
+		return object.URL, "the log could not be kept completely: " + err.Error()
 	}
-	return url, ""
+	return object.URL, ""
 }

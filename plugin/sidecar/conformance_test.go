@@ -8,7 +8,6 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -66,7 +65,7 @@ func TestConformance_RunningThenFinal(t *testing.T) {
 	require.Equal(t, "built", final.Message)
 	require.Equal(t, "0", *final.Outputs.ExitCode)
 	got := parameters(final)
-	require.True(t, strings.HasSuffix(got[task.OutputLogURL], "/runs/"+wfUID+"/logs/build.log"), got)
+	require.Regexp(t, "/runs/"+wfUID+`/logs/build/\d{8}T\d{6}Z-0[.]log$`, got[task.OutputLogURL])
 	delete(got, task.OutputLogURL)
 	require.Equal(t, map[string]string{task.OutputArtifactPath: "", task.OutputSnapshot: "", "declared-by-template": ""}, got, "every declared output is there")
 	require.Equal(t, "global", final.Outputs.Parameters[len(final.Outputs.Parameters)-1].GlobalName)
@@ -279,7 +278,7 @@ func TestConformance_RestartResumesWhatHadNotEnded(t *testing.T) {
 	require.Equal(t, wfv1.NodeSucceeded, final.Phase)
 	runs, most := g.counts()
 	require.Equal(t, []int{2, 1}, []int{runs, most})
-	log, err := os.ReadFile(filepath.Join(o.dir, "bucket", "runs", wfUID, "logs", "build.log"))
+	log, err := os.ReadFile(strings.TrimPrefix(parameters(final)[task.OutputLogURL], "file://"))
 	require.NoError(t, err)
 	require.Equal(t, 2, strings.Count(string(log), "working"), "the log goes on in the same pod:\n%s", log)
 }
@@ -456,8 +455,8 @@ func TestConformance_BootingIs503(t *testing.T) {
 	require.NoError(t, <-done)
 }
 
-// brokenStore is a bucket that cannot be written.
-type brokenStore struct{}
+// brokenStore is a bucket that cannot be written; nothing else is asked of it.
+type brokenStore struct{ execution.Logs }
 
 func (brokenStore) Put(context.Context, string, io.Reader, store.PutOptions) (store.Object, error) {
 	return store.Object{}, errors.New("access denied")

@@ -63,8 +63,8 @@ type Config struct {
 	Grace time.Duration
 	// FirstPoll, LongPoll, Requeue and ReportEvery are as in execution.Config.
 	FirstPoll, LongPoll, Requeue, ReportEvery time.Duration
-	// StageLimit is as in execution.Config.
-	StageLimit time.Duration
+	// StageLimit and LogEvery are as in execution.Config.
+	StageLimit, LogEvery time.Duration
 }
 
 // Run serves the agent until ctx ends (the process got SIGTERM), then drains.
@@ -169,7 +169,7 @@ func (c Config) execution() execution.Config {
 		Runs: c.Runs, Logs: c.Logs, MainLogs: c.MainLogs, Recorder: c.Recorder, Nudger: c.Nudger,
 		Stdout: c.Stdout, Redact: c.Redact, Logger: c.Logger,
 		FirstPoll: c.FirstPoll, LongPoll: c.LongPoll, Requeue: c.Requeue, ReportEvery: c.ReportEvery,
-		Grace: c.Grace - c.Grace/5, StageLimit: c.StageLimit, StayPending: c.StayPending,
+		Grace: c.Grace - c.Grace/5, StageLimit: c.StageLimit, LogEvery: c.LogEvery, StayPending: c.StayPending,
 	}
 }
 

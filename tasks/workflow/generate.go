@@ -123,6 +123,7 @@ func build(nodes []pipeline.Node, digest string, inst pipeline.Installation, pat
 				},
 			},
 			ServiceAccountName: quoted(inst.ServiceAccount),
+			ArtifactRepository: artifactRepository(inst.ArtifactRepository),
 			ImagePullSecrets:   references(inst.ImagePullSecrets),
 			Synchronization:    synchronization{Mutexes: []reference{{"aphex-" + name}}},
 			TTLStrategy:        ttlStrategy{SecondsAfterCompletion: inst.TTLDays * secondsPerDay},
@@ -184,6 +185,14 @@ func podMetadata(name quoted) metadata {
 			"karpenter.sh/do-not-disrupt":                    "true",
 		},
 	}
+}
+
+// artifactRepository lets Argo's server complete the artifacts of a run.
+func artifactRepository(from pipeline.ArtifactRepository) *artifactRef {
+	if from.ConfigMap == "" {
+		return nil
+	}
+	return &artifactRef{ConfigMap: quoted(from.ConfigMap), Key: quoted(from.Key)}
 }
 
 func references(names []string) []reference {

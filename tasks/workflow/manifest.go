@@ -42,6 +42,7 @@ type (
 		Arguments          arguments        `yaml:"arguments"`
 		WorkflowMetadata   workflowMetadata `yaml:"workflowMetadata"`
 		ServiceAccountName quoted           `yaml:"serviceAccountName"`
+		ArtifactRepository *artifactRef     `yaml:"artifactRepositoryRef,omitempty"`
 		ImagePullSecrets   []reference      `yaml:"imagePullSecrets,omitempty"`
 		Synchronization    synchronization  `yaml:"synchronization"`
 		TTLStrategy        ttlStrategy      `yaml:"ttlStrategy"`
@@ -79,6 +80,11 @@ type (
 
 	reference struct {
 		Name quoted `yaml:"name"`
+	}
+
+	artifactRef struct {
+		ConfigMap quoted `yaml:"configMap"`
+		Key       quoted `yaml:"key"`
 	}
 
 	synchronization struct {

@@ -199,6 +199,9 @@ func pluginContainer(inst pipeline.Installation) container {
 		{Name: "TMPDIR", Value: dirPrivate},
 		{Name: "AWS_REGION", Value: inst.Region},
 	}
+	if inst.ArtifactRepository.ConfigMap != "" {
+		env = append(env, variable{Name: "APHEX_MAIN_LOGS", Value: "true"})
+	}
 	if inst.EndpointURL != "" {
 		env = append(env, variable{Name: "AWS_ENDPOINT_URL", Value: inst.EndpointURL})
 	}

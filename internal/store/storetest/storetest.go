@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"testing/iotest"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
@@ -178,6 +179,8 @@ func list(t *testing.T, target Target) {
 		var keys []string
 		for _, object := range objects {
 			keys = append(keys, object.Key)
+			require.WithinDuration(t, time.Now(), object.Modified, time.Hour)
+			object.Modified = time.Time{}
 			require.Equal(t, store.Object{Key: object.Key, URL: target.Store.URL(object.Key), Size: int64(len(object.Key))}, object)
 		}
 		require.Equal(t, want, keys, "prefix %q", prefix)

@@ -1,0 +1,67 @@
+package sidecar_test
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"strings"
+	"testing"
+	"time"
+
+	wfv1 "github.com/argoproj/argo-workflows/v3/pkg/apis/workflow/v1alpha1"
+	"github.com/stretchr/testify/require"
+
+	"github.com/aphex-pipeline/aphex/internal/stagelog"
+	"github.com/aphex-pipeline/aphex/internal/store"
+	"github.com/aphex-pipeline/aphex/plugin/execution"
+	"github.com/aphex-pipeline/aphex/plugin/sidecar"
+	"github.com/aphex-pipeline/aphex/tasks/task"
+)
+
+// bucket is a folder whose objects have the URLs of a bucket.
+type bucket struct{ execution.Logs }
+
+func (b bucket) Put(ctx context.Context, key string, body io.Reader, opts store.PutOptions) (store.Object, error) {
+	object, err := b.Logs.Put(ctx, key, body, opts)
+	object.URL = "s3://shop/team/" + key
+	return object, err
+}
+
+func TestLogs_AreInTheBucketWhileTheStageRunsAndMainLogsAfterwards(t *testing.T) {
+	t.Parallel()
+	objects := store.NewDir(t.TempDir())
+	release := make(chan struct{})
+	p := start(t, options{runs: newRuns(), registry: task.Registry{task.StageDeployEnv: task.RunnerFunc(
+		func(_ context.Context, _ task.Request, env task.Env) (task.Result, error) {
+			_, err := io.WriteString(env.Output, "one\ntwo\n")
+			<-release
+			return task.Result{Message: "deployed", Outputs: map[string]string{task.OutputDeployed: "true"}}, err
+		})}, change: func(c *sidecar.Config) {
+		c.Logs, c.MainLogs, c.LogEvery = bucket{objects}, true, 5*time.Millisecond
+	}})
+	require.Equal(t, wfv1.NodeRunning, p.call(args(body(task.StageDeployEnv, "environment", "dev"))).Node.Phase)
+	var entries []stagelog.Entry
+	var log bytes.Buffer
+	require.Eventually(t, func() bool {
+		var err error
+		entries, err = stagelog.List(t.Context(), objects, wfUID)
+		require.NoError(t, err)
+		return len(entries) == 1
+	}, 20*time.Second, time.Millisecond)
+	_, err := stagelog.NewCursor(objects, wfUID, entries[0]).Copy(t.Context(), &log)
+	require.NoError(t, err)
+	require.Equal(t, "one\ntwo\n", log.String())
+	close(release)
+
+	final, _ := p.await(args(body(task.StageDeployEnv, "environment", "dev")))
+	require.Len(t, final.Outputs.Artifacts, 1)
+	artifact := final.Outputs.Artifacts[0]
+	require.Equal(t, "main-logs", artifact.Name, "the name Argo's log panel looks for")
+	require.Equal(t, "s3://shop/"+artifact.S3.Key, parameters(final)[task.OutputLogURL])
+	whole, _, err := objects.Get(t.Context(), strings.TrimPrefix(artifact.S3.Key, "team/"))
+	require.NoError(t, err)
+	text, err := io.ReadAll(whole)
+	require.NoError(t, err)
+	require.NoError(t, whole.Close())
+	require.Equal(t, "one\ntwo\naphex: deploy-dev Succeeded\n", string(text))
+}
