@@ -21,12 +21,12 @@ phase() { # name command...
   printf '%-12s %5d s\n' "$name" $((SECONDS - began)) >>"$times"
 }
 
-unit=(./cmd/... ./internal/... ./plugin/... ./tasks/... ./manifests/...)
+unit=(./cmd/... ./internal/... ./plugin/... ./tasks/... ./manifests/... ./e2e/conformance)
 phase compile go test -race -run '^$' -exec true "${unit[@]}"
 phase unit go test -race -shuffle=on "${unit[@]}"
 if [ "$status" -eq 0 ]; then
   export APHEX_REQUIRE=cluster,emulator,images
-  phase e2e-parts go test -count=1 -p 1 -timeout 40m $(go list ./e2e/... | grep -v '/e2e$')
+  phase e2e-parts go test -count=1 -p 1 -timeout 40m $(go list ./e2e/... | grep -v -e '/e2e$' -e '/e2e/conformance$')
   phase e2e go test -count=1 -parallel 3 -timeout 60m -v ./e2e/
 fi
 

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 )
 
 // argoModule is the path of Argo's Go module.
@@ -49,6 +50,52 @@ func buildArgo(ctx context.Context, module, out string, log io.Writer, flags []s
 		}
 	}
 	return nil
+}
+
+// withoutAgent is the build module of Argo without the program that is built
+// in the same module for tests, so that a change of that one builds no Argo.
+type withoutAgent struct{ fs.FS }
+
+// agentDir is that program's directory in hack/argo.
+const agentDir = "agent"
+
+// ReadDir implements fs.ReadDirFS.
+func (w withoutAgent) ReadDir(name string) ([]fs.DirEntry, error) {
+	entries, err := fs.ReadDir(w.FS, name)
+	if name == "." {
+		entries = slices.DeleteFunc(entries, func(e fs.DirEntry) bool { return e.Name() == agentDir })
+	}
+	return entries, err
+}
+
+// buildAgent builds hack/argo/agent against a copy of the published module in
+// which the package workflow/executor is its file agent.go alone, unchanged:
+// the agent needs none of the others, and they bring the clients of every kind
+// of artifact store with them (and, see buildArgo, do not compile).
+func buildAgent(ctx context.Context, module, out string, log io.Writer, flags []string) error {
+	published, err := moduleDir(ctx, module, argoModule)
+	if err != nil {
+		return err
+	}
+	src := filepath.Join(filepath.Dir(module), "argo")
+	if err := copyArgo(src, published); err != nil {
+		return fmt.Errorf("copy the published module: %w", err)
+	}
+	files, err := filepath.Glob(filepath.Join(src, "workflow", "executor", "*.go"))
+	if err != nil {
+		return err
+	}
+	for _, file := range files {
+		if filepath.Base(file) != "agent.go" {
+			if err := os.Remove(file); err != nil {
+				return err
+			}
+		}
+	}
+	if err := runGo(ctx, module, log, "mod", "edit", "-replace", argoModule+"="+src); err != nil {
+		return err
+	}
+	return goBuild(ctx, module, filepath.Join(out, agentDir), log, flags, []string{"./" + agentDir})
 }
 
 // copyArgo copies the module's code from published to src, adds what is

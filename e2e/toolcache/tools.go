@@ -96,8 +96,21 @@ func (t *Tools) Argo() Recipe {
 	}
 	flags := buildFlags(vars...)
 	r := t.recipe("argo", append(flags, "source 1"))
+	r.Module = withoutAgent{r.Module}
 	r.Build = func(ctx context.Context, module, out string, log io.Writer) error {
 		return buildArgo(ctx, module, out, log, flags)
+	}
+	return r
+}
+
+// Agent is the recipe of the program "agent" of hack/argo/agent: Argo's own
+// agent with its API server, plugins and patience given by flags.
+func (t *Tools) Agent() Recipe {
+	flags := buildFlags()
+	r := t.recipe("agent", flags)
+	r.Module = os.DirFS(filepath.Join(t.root, "hack", "argo"))
+	r.Build = func(ctx context.Context, module, out string, log io.Writer) error {
+		return buildAgent(ctx, module, out, log, flags)
 	}
 	return r
 }

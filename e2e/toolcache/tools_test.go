@@ -37,7 +37,7 @@ func TestTools_RecipesDifferAndNameTheToolchain(t *testing.T) {
 	tools, err := toolcache.NewTools(t.Context(), checkout(t))
 	require.NoError(t, err)
 	keys := map[string]string{}
-	for _, r := range []toolcache.Recipe{tools.Kube(), tools.Etcd(), tools.Argo(), tools.Pause()} {
+	for _, r := range []toolcache.Recipe{tools.Kube(), tools.Etcd(), tools.Argo(), tools.Pause(), tools.Agent()} {
 		require.True(t, strings.HasPrefix(r.Inputs[0], "go1."), r.Inputs[0])
 		_, err := fs.Stat(r.Module, "go.mod")
 		require.NoError(t, err)
@@ -46,7 +46,7 @@ func TestTools_RecipesDifferAndNameTheToolchain(t *testing.T) {
 		require.Len(t, key, 64)
 		keys[key] = r.Name
 	}
-	require.Len(t, keys, 4)
+	require.Len(t, keys, 5)
 }
 
 func TestTools_PauseIsBuiltFromItsModule(t *testing.T) {

@@ -23,6 +23,8 @@ type Object = map[string]any
 // Call is one request the server got.
 type Call struct {
 	Verb, Resource, Namespace, Name string
+	// Subresource is "status", or empty.
+	Subresource string
 	// ContentType, Query and Body are as sent.
 	ContentType, Query string
 	Body               []byte
@@ -37,6 +39,7 @@ type Server struct {
 	objects map[string]*stored // by resource/namespace/name
 	events  []event
 	changed chan struct{} // closed and replaced at every event
+	rewatch chan struct{} // closed and replaced to end all watches
 	calls   []Call
 	deny    func(Call) *metav1.Status
 }
@@ -57,7 +60,7 @@ type event struct {
 // New starts a server that ends with the test.
 func New(tb testing.TB) *Server {
 	tb.Helper()
-	s := &Server{objects: map[string]*stored{}, changed: make(chan struct{}), version: 100}
+	s := &Server{objects: map[string]*stored{}, changed: make(chan struct{}), rewatch: make(chan struct{}), version: 100}
 	s.http = httptest.NewServer(s)
 	tb.Cleanup(func() {
 		s.http.CloseClientConnections()
@@ -144,10 +147,21 @@ func (s *Server) Delete(resource, namespace, name string) {
 	s.remove(key(resource, namespace, name), resource)
 }
 
-// DropWatches ends all open watches, as a server does now and then.
+// DropWatches breaks all connections, those of open watches among them.
 func (s *Server) DropWatches() {
 	s.http.CloseClientConnections()
 }
+
+// EndWatches ends all open watches in order, as a server does now and then.
+func (s *Server) EndWatches() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	close(s.rewatch)
+	s.rewatch = make(chan struct{})
+}
+
+// URL is where the server is, for clients other than ours.
+func (s *Server) URL() string { return s.http.URL }
 
 // Status returns an error the way the API server gives it.
 func Status(code int32, reason metav1.StatusReason, message string) *metav1.Status {
@@ -234,6 +248,9 @@ func parse(r *http.Request) Call {
 	c.Resource = parts[0]
 	if len(parts) > 1 {
 		c.Name = parts[1]
+	}
+	if len(parts) > 2 {
+		c.Subresource = parts[2]
 	}
 	switch {
 	case r.URL.Query().Get("watch") == "true":

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -77,6 +78,9 @@ func (s *Server) mergePatch(k string, c Call, o *stored, sent Object) (Object, *
 	if uid := metadata(sent)["uid"]; uid != nil && uid != metadata(o.object)["uid"] {
 		return nil, conflict(c, "Precondition failed: UID in precondition")
 	}
+	if c.Subresource != "" { // takes nothing but its own part
+		sent = Object{c.Subresource: sent[c.Subresource]}
+	}
 	next := clone(o.object)
 	merge(next, sent)
 	return s.store(k, c.Resource, "MODIFIED", next), nil
@@ -145,39 +149,73 @@ func encoded(v any) string {
 	return string(raw)
 }
 
-// watch streams what happened after the given version.
+// watch streams what happened after the given version, or, without one, the
+// objects as they are and what happens from then on.
 func (s *Server) watch(w http.ResponseWriter, r *http.Request, c Call) {
 	flusher, ok := w.(http.Flusher)
 	if !ok {
 		http.Error(w, "cannot stream", http.StatusInternalServerError)
 		return
 	}
-	from, err := strconv.Atoi(r.URL.Query().Get("resourceVersion"))
-	if err != nil {
+	version := r.URL.Query().Get("resourceVersion")
+	from, err := strconv.Atoi(version)
+	if err != nil && version != "" {
 		writeStatus(w, Status(http.StatusBadRequest, metav1.StatusReasonBadRequest, "resourceVersion"))
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
-	flusher.Flush()
-	k := key(c.Resource, c.Namespace, c.Name)
+	wanted := wantedBy(c)
+	s.mu.Lock()
+	rewatch := s.rewatch
+	var first []event
+	if version == "" {
+		from, first = s.version, s.present(wanted)
+	}
+	s.mu.Unlock()
 	for {
 		s.mu.Lock()
-		events, changed := append([]event(nil), s.events...), s.changed
+		events, changed := append(first, s.events...), s.changed
 		s.mu.Unlock()
+		first = nil
 		for _, e := range events {
-			if e.version <= from || e.resource != c.Resource || (c.Name != "" && e.key != k) {
+			if !wanted(e) || (e.version <= from && e.kind != initial) {
 				continue
 			}
-			from = e.version
-			if json.NewEncoder(w).Encode(Object{"type": e.kind, "object": e.object}) != nil {
+			from = max(from, e.version)
+			if json.NewEncoder(w).Encode(Object{"type": strings.TrimPrefix(e.kind, "INITIAL-"), "object": e.object}) != nil {
 				return
 			}
 		}
 		flusher.Flush()
 		select {
 		case <-changed:
+		case <-rewatch:
+			return
 		case <-r.Context().Done():
 			return
 		}
 	}
+}
+
+// wantedBy tells the events that the watch c is about.
+func wantedBy(c Call) func(event) bool {
+	k := key(c.Resource, c.Namespace, c.Name)
+	return func(e event) bool { return e.resource == c.Resource && (c.Name == "" || e.key == k) }
+}
+
+// initial is the kind of the events a watch without a version begins with.
+const initial = "INITIAL-ADDED"
+
+// present returns the objects there are as events of the kind initial. It must
+// be called with the lock held.
+func (s *Server) present(wanted func(event) bool) []event {
+	var events []event
+	for k, o := range s.objects {
+		resource, _, _ := strings.Cut(k, "/")
+		if e := (event{key: k, kind: initial, resource: resource}); wanted(e) {
+			e.object = clone(o.object)
+			events = append(events, e)
+		}
+	}
+	return events
 }
