@@ -166,7 +166,7 @@ func TestBase_Rights(t *testing.T) {
 		"aphex-workflow": {"workflowtasksets": "list watch", "workflowtasksets/status": "patch"},
 		"aphex-executor-plugin": {
 			"workflows": "get watch patch create", "workflowtasksets": "get watch",
-			"workflowtemplates": "get create patch", "configmaps": "get create update patch",
+			"workflowtasksets/status": "patch", "workflowtemplates": "get create patch", "configmaps": "get create update patch",
 		},
 	}
 	list := objects(t, "base")

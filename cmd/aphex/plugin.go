@@ -23,6 +23,7 @@ import (
 	"github.com/aphex-pipeline/aphex/plugin/journal"
 	"github.com/aphex-pipeline/aphex/plugin/nudge"
 	"github.com/aphex-pipeline/aphex/plugin/sidecar"
+	"github.com/aphex-pipeline/aphex/plugin/watchdog"
 	"github.com/aphex-pipeline/aphex/tasks/task"
 )
 
@@ -86,6 +87,7 @@ func sidecarConfig(ctx context.Context, logger *slog.Logger, noNudge bool) (side
 	cfg := sidecar.Config{
 		Journal: journal.NewKube(client, podUID, pipelineName), PodUID: podUID,
 		Runs: execution.NewKubeRuns(client), LogDir: filepath.Join(private, "logs"),
+		Keeper: watchdog.New(client, watchdog.Timing{}, logger),
 		Redact: redactor.String, Logger: logger,
 	}
 	if !noNudge {

@@ -8,6 +8,6 @@
 // server are classified as ErrNotFound, ErrConflict, ErrExists and
 // ErrForbidden; everything else passes through wrapped.
 //
-// Imported by plugin/execution, plugin/journal, plugin/nudge,
+// Imported by plugin/execution, plugin/journal, plugin/nudge, plugin/watchdog,
 // internal/revision, tasks/workflow and the composition root.
 package kube

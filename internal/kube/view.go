@@ -105,6 +105,8 @@ func unpackNodes(packed string) (map[string]nodeWire, error) {
 // the controller and the agent of one Workflow talk.
 type TaskSet struct {
 	Name, Namespace, ResourceVersion string
+	// OwnerUID is the UID of the Workflow it belongs to.
+	OwnerUID string
 	// Completed is the controller's mark that no more tasks will come.
 	Completed bool
 	// Tasks holds the node ids the agent is to run.
@@ -123,6 +125,9 @@ func taskSetView(obj *unstructured.Unstructured) *TaskSet {
 		Name: obj.GetName(), Namespace: obj.GetNamespace(), ResourceVersion: obj.GetResourceVersion(),
 		Completed: obj.GetLabels()["workflows.argoproj.io/completed"] == "true",
 		Tasks:     map[string]bool{}, Results: map[string]NodeResult{},
+	}
+	if owners := obj.GetOwnerReferences(); len(owners) > 0 {
+		ts.OwnerUID = string(owners[0].UID)
 	}
 	tasks, _, _ := unstructured.NestedMap(obj.Object, "spec", "tasks")
 	for id := range tasks {

@@ -2,6 +2,7 @@ package kube
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -10,6 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
 )
 
@@ -53,6 +55,26 @@ func (c *Client) TaskSet(ctx context.Context, namespace, name string) (*TaskSet,
 		return nil, classify(err, "get task set %s/%s", namespace, name)
 	}
 	return taskSetView(obj), nil
+}
+
+// PatchResults changes entries of the task set's status and nothing else: by
+// node id, the result as the agent writes it, or nil to remove the entry.
+// version is a precondition: a task set that was written since is not touched.
+//
+// Errors: ErrNotFound, ErrConflict if the version is another, ErrForbidden.
+func (c *Client) PatchResults(ctx context.Context, namespace, name, version string, entries map[string]json.RawMessage) error {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	patch, err := json.Marshal(map[string]any{
+		"metadata": map[string]any{"resourceVersion": version},
+		"status":   map[string]any{"nodes": entries},
+	})
+	if err != nil {
+		return fmt.Errorf("encode results: %w", err)
+	}
+	_, err = c.dyn.Resource(taskSets()).Namespace(namespace).
+		Patch(ctx, name, types.MergePatchType, patch, metav1.PatchOptions{FieldManager: FieldManager}, "status")
+	return classify(err, "write results to task set %s/%s", namespace, name)
 }
 
 // WatchTaskSet is WatchWorkflow for a task set.

@@ -32,6 +32,10 @@ const (
 	// DefaultStageLimit is above the longest timeout that a configuration may
 	// set, which is 24 h: it only ends stages whose own limit does not work.
 	DefaultStageLimit = 25 * time.Hour
+	// DefaultAskEvery is how often it is looked whether a running stage is
+	// still wanted. Requests to stop are noticed at once; this is for what Argo
+	// tells nobody.
+	DefaultAskEvery = 30 * time.Second
 )
 
 // RunState is what an engine asks about a run.
@@ -54,6 +58,9 @@ type Runs interface {
 	State(ctx context.Context, run task.Run) (RunState, error)
 	// Watch calls fn with every new state until ctx ends or the run is gone.
 	Watch(ctx context.Context, run task.Run, fn func(RunState)) error
+	// Wanted reports whether the run still waits for the node of that name: it
+	// does not if the node has come to an end without us, or is gone.
+	Wanted(ctx context.Context, run task.Run, node string) (bool, error)
 }
 
 // Logs is where the logs of stages are put.
@@ -75,6 +82,17 @@ type Nudger interface {
 	Nudge(ctx context.Context, run task.Run, node string)
 }
 
+// Keeper keeps the run's task set true to what was answered. Both methods may
+// take their time; ctx ends with the engine.
+type Keeper interface {
+	// Answered is called whenever a final reply that the journal holds is given
+	// for the node.
+	Answered(ctx context.Context, run task.Run, node string, final []byte)
+	// Tidy is called when the run is met and when it has ended, with the names
+	// that the nodes of its executions may have.
+	Tidy(ctx context.Context, run task.Run, nodes []string)
+}
+
 // Config is what an Engine is made of. Fields without a remark are required.
 type Config struct {
 	Registry task.Registry
@@ -94,9 +112,10 @@ type Config struct {
 	// MainLogs adds the log to the reply as the artifact "main-logs". The
 	// bucket must be readable for Argo's server.
 	MainLogs bool
-	// Recorder and Nudger may be nil.
+	// Recorder, Nudger and Keeper may be nil.
 	Recorder Recorder
 	Nudger   Nudger
+	Keeper   Keeper
 	// Stdout receives the stages' logs, each line prefixed by its stage.
 	// Default: discarded.
 	Stdout io.Writer
@@ -105,9 +124,9 @@ type Config struct {
 	// Logger is for the operator. Default: discarded.
 	Logger *slog.Logger
 
-	// FirstPoll, LongPoll, Requeue, ReportEvery and Grace default to the
-	// constants of the same name. LongPoll is at most MaxLongPoll.
-	FirstPoll, LongPoll, Requeue, ReportEvery, Grace time.Duration
+	// FirstPoll, LongPoll, Requeue, ReportEvery, Grace and AskEvery default to
+	// the constants of the same name. LongPoll is at most MaxLongPoll.
+	FirstPoll, LongPoll, Requeue, ReportEvery, Grace, AskEvery time.Duration
 	// StageLimit ends any stage; nothing in Argo ends one that has been
 	// reported as running. Stages have limits of their own, well below it.
 	// Default: DefaultStageLimit.
@@ -145,6 +164,7 @@ func (c Config) withDefaults() (Config, error) {
 		{&c.ReportEvery, DefaultReportEvery},
 		{&c.Grace, DefaultGrace},
 		{&c.StageLimit, DefaultStageLimit},
+		{&c.AskEvery, DefaultAskEvery},
 	} {
 		if *d.value <= 0 {
 			*d.value = d.fallback

@@ -91,7 +91,7 @@ func (e *Engine) Execute(ctx context.Context, call argo.Call) []byte {
 	case err != nil:
 		return e.Reject(ctx, call, err)
 	}
-	if r.finished() {
+	if r.silent() {
 		return e.quietFor(e.cfg.Grace)
 	}
 	if call.Request.Stage == task.StageFinish {
@@ -137,6 +137,7 @@ func (e *Engine) execution(ctx context.Context, r *run, call argo.Call) (*execut
 	if cause := r.unwanted(&call.Request); cause != nil {
 		x.stop(cause)
 	}
+	x.after = e.replaced(x)
 	e.live[key] = x
 	e.mu.Unlock()
 	if !e.start(ctx, func(ctx context.Context) { e.work(ctx, r, x) }) {
@@ -147,6 +148,24 @@ func (e *Engine) execution(ctx context.Context, r *run, call argo.Call) (*execut
 		return nil, context.Cause(ctx)
 	}
 	return x, nil
+}
+
+// replaced stops the other executions of x's node that x takes the place of,
+// and returns all of them: two of one node must not be at work together. It
+// must be called with the lock held.
+func (e *Engine) replaced(x *execution) (others []*execution) {
+	is := &x.call.Request
+	for _, o := range e.live {
+		was := &o.call.Request
+		if was.Run.UID != is.Run.UID || was.Node != is.Node || o.over() {
+			continue
+		}
+		others = append(others, o)
+		if was.Run.Epoch != is.Run.Epoch || was.Attempt < is.Attempt {
+			o.stop(cancelled("another attempt at the stage has begun"))
+		}
+	}
+	return others
 }
 
 // poll waits for x and answers.
@@ -165,16 +184,21 @@ func (e *Engine) poll(ctx context.Context, r *run, x *execution) []byte {
 	}
 	// A run that is over, a shutdown and a lost journal have the same answer:
 	// nothing that could reach a node of a later try.
-	if e.isDraining() || r.finished() {
+	if e.isDraining() || r.silent() {
 		return e.quietFor(e.cfg.Grace)
 	}
 	select {
 	case <-x.done:
 		final, ok := x.result()
-		if !ok {
+		switch {
+		case !ok:
 			return e.quietFor(e.cfg.Grace)
+		case x.call.Request.Stage == task.StageFinish && e.owes(x):
+			return e.quietFor(e.cfg.Requeue)
 		}
+		x.setAnswered()
 		e.nudge(ctx, &x.call)
+		e.keep(ctx, x, final)
 		return final
 	default:
 	}
@@ -190,6 +214,33 @@ func (e *Engine) nudge(ctx context.Context, call *argo.Call) {
 	}
 	run, node := call.Request.Run, call.NodeName()
 	e.start(ctx, func(ctx context.Context) { e.cfg.Nudger.Nudge(ctx, run, node) })
+}
+
+// owes reports whether stages that the exit handler x has cancelled have yet to
+// be answered. Their Failed must reach the task set before the end of x does:
+// after that the run is over, and a node left Running is one that no retry
+// resets. An agent that no longer asks is not waited for.
+func (e *Engine) owes(x *execution) bool {
+	if x.since() > e.cfg.Grace+2*e.cfg.Requeue {
+		return false
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, o := range e.live {
+		if o != x && o.call.Request.Run.UID == x.call.Request.Run.UID && o.unanswered() {
+			return true
+		}
+	}
+	return false
+}
+
+// keep has the reply watched until it has arrived.
+func (e *Engine) keep(ctx context.Context, x *execution, final []byte) {
+	if e.cfg.Keeper == nil || !x.isJournalled() {
+		return
+	}
+	run, node := x.call.Request.Run, x.call.NodeName()
+	e.start(ctx, func(ctx context.Context) { e.cfg.Keeper.Answered(ctx, run, node, final) })
 }
 
 func (e *Engine) quietFor(d time.Duration) []byte { return argo.Quiet(d).Encode() }
@@ -254,6 +305,11 @@ func (e *Engine) Drain(ctx context.Context) (over bool) {
 		case <-x.done:
 		case <-ctx.Done():
 			e.cfg.Logger.Error("stage did not stop in time", x.attrs()...)
+		}
+	}
+	for _, r := range runs {
+		if over {
+			r.tidyOnce.Do(func() { e.tidy(ctx, r) })
 		}
 	}
 	return over

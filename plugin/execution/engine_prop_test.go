@@ -54,6 +54,8 @@ func (w *world) Watch(ctx context.Context, _ task.Run, fn func(execution.RunStat
 	return err
 }
 
+func (w *world) Wanted(context.Context, task.Run, string) (bool, error) { return true, nil }
+
 func epochName(n int) string {
 	return time.Date(2026, 11, 24, 6, n, 0, 0, time.UTC).Format(time.RFC3339)
 }

@@ -13,6 +13,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/aphex-pipeline/aphex/internal/fault"
+	"github.com/aphex-pipeline/aphex/internal/kube"
 	"github.com/aphex-pipeline/aphex/internal/kube/kubetest"
 	"github.com/aphex-pipeline/aphex/plugin/argo"
 	"github.com/aphex-pipeline/aphex/plugin/execution"
@@ -28,6 +29,8 @@ type noAccess struct{}
 func (noAccess) State(context.Context, task.Run) (execution.RunState, error) {
 	return execution.RunState{}, execution.ErrNoAccess
 }
+
+func (noAccess) Wanted(context.Context, task.Run, string) (bool, error)          { return true, nil }
 func (noAccess) Watch(context.Context, task.Run, func(execution.RunState)) error { return nil }
 
 // boot starts an engine; crash ends it.
@@ -237,4 +240,47 @@ func TestNew_SaysWhatIsMissing(t *testing.T) {
 	_, err := execution.New(execution.Config{})
 	require.ErrorContains(t, err, "no stages")
 	require.True(t, strings.HasPrefix(err.Error(), "execution: "))
+}
+
+func TestKubeRuns_WantedUntilTheNodeHasItsEnd(t *testing.T) {
+	t.Parallel()
+	s := kubetest.New(t)
+	runs := execution.NewKubeRuns(s.Client(t))
+	id := task.Run{Namespace: "shop", Name: "shop-1", UID: "uid-1"}
+	const node = "shop-1.build"
+	wanted := func() bool {
+		t.Helper()
+		is, err := runs.Wanted(t.Context(), id, node)
+		require.NoError(t, err)
+		return is
+	}
+	require.False(t, wanted(), "the run is gone")
+	workflow := func(uid string, nodes map[string]any) {
+		s.Put("workflows", kubetest.Object{
+			"apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow",
+			"metadata": map[string]any{"name": "shop-1", "namespace": "shop", "uid": uid}, "status": map[string]any{"phase": "Running", "nodes": nodes},
+		})
+	}
+	nodeID := kube.NodeID("shop-1", node)
+	workflow("uid-1", map[string]any{nodeID: map[string]any{"name": node, "phase": "Running"}})
+	require.True(t, wanted(), "the task set is not there yet, but the node waits")
+	workflow("uid-1", map[string]any{nodeID: map[string]any{"name": node, "phase": "Failed"}})
+	require.False(t, wanted(), "Argo has ended it")
+	workflow("uid-1", map[string]any{"shop-1": map[string]any{"name": "shop-1", "phase": "Running"}})
+	require.False(t, wanted(), "a retry has removed it")
+	workflow("uid-1", nil)
+	require.True(t, wanted(), "the nodes cannot be seen")
+	s.Put("workflowtasksets", kubetest.Object{
+		"apiVersion": "argoproj.io/v1alpha1", "kind": "WorkflowTaskSet", "metadata": map[string]any{"name": "shop-1", "namespace": "shop"},
+		"spec": map[string]any{"tasks": map[string]any{nodeID: map[string]any{}}},
+	})
+	workflow("uid-1", map[string]any{nodeID: map[string]any{"name": node, "phase": "Failed"}})
+	require.True(t, wanted(), "it is asked for")
+	s.Change("workflowtasksets", "shop", "shop-1", func(o kubetest.Object) { o["spec"] = map[string]any{} })
+	workflow("uid-2", map[string]any{nodeID: map[string]any{"name": node, "phase": "Running"}})
+	require.False(t, wanted(), "that is another run")
+	s.Forbid("workflowtasksets", "get")
+	is, err := runs.Wanted(t.Context(), id, node)
+	require.ErrorIs(t, err, execution.ErrNoAccess)
+	require.True(t, is)
 }

@@ -15,13 +15,8 @@ import (
 	"github.com/aphex-pipeline/aphex/tasks/task"
 )
 
-const (
-	// recordTimeout bounds one call of the Recorder.
-	recordTimeout = 15 * time.Second
-	// journalTries bounds how often one entry is tried to be written, each try
-	// taking up to the journal's own two minutes.
-	journalTries = 3
-)
+// recordTimeout bounds one call of the Recorder.
+const recordTimeout = 15 * time.Second
 
 // execution is one attempt at a stage in this process.
 type execution struct {
@@ -29,6 +24,8 @@ type execution struct {
 	call argo.Call
 	// done is closed once final or detached is set.
 	done chan struct{}
+	// after are the executions that must have come to their end first.
+	after []*execution
 
 	mu       sync.Mutex
 	cancel   context.CancelCauseFunc // nil until the work begins
@@ -39,9 +36,13 @@ type execution struct {
 	reportedAt time.Time
 	// begun is set once the journal has said that there is no final reply yet:
 	// before that, nothing may be reported.
-	begun bool
-	final []byte
-	ended bool
+	begun   bool
+	final   []byte
+	ended   bool
+	endedAt time.Time
+	// journalled says that final is in the journal, answered that the agent
+	// was given it.
+	journalled, answered bool
 }
 
 func newExecution(key string, call argo.Call) *execution {
@@ -85,9 +86,50 @@ func (x *execution) finish(final []byte) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if !x.ended {
-		x.ended, x.final = true, final
+		x.ended, x.final, x.endedAt = true, final, time.Now()
 		close(x.done)
 	}
+}
+
+// replay is finish with a reply that the journal holds.
+func (x *execution) replay(final []byte) {
+	x.mu.Lock()
+	x.journalled = true
+	x.mu.Unlock()
+	x.finish(final)
+}
+
+func (x *execution) isJournalled() bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.journalled
+}
+
+func (x *execution) setAnswered() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.answered = true
+}
+
+// unanswered: there is, or will be, a final reply that the agent does not have.
+func (x *execution) unanswered() bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return !x.answered && (!x.ended || x.final != nil)
+}
+
+// over reports whether nothing of x is at work any more.
+func (x *execution) over() bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.ended
+}
+
+// since returns how long ago x has ended.
+func (x *execution) since() time.Duration {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return time.Since(x.endedAt)
 }
 
 // detach ends the execution in this process without an outcome.
@@ -119,12 +161,14 @@ func (x *execution) setProgress(message string) {
 }
 
 // report returns the message of a Running report if one is due: the first
-// one, and then one whenever the message changed and every has passed.
+// one, and then one whenever the message changed and every has passed. A stage
+// that is being stopped is not said to run: Argo may have failed its node
+// already, which a report would undo.
 func (x *execution) report(every time.Duration) (string, bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	first := x.reportedAt.IsZero()
-	if !x.begun || x.ended || (!first && (x.progress == x.reported || time.Since(x.reportedAt) < every)) {
+	if !x.begun || x.ended || x.stopped != nil || (!first && (x.progress == x.reported || time.Since(x.reportedAt) < every)) {
 		return "", false
 	}
 	x.reported, x.reportedAt = x.progress, time.Now()
@@ -136,6 +180,13 @@ func (e *Engine) work(ctx context.Context, r *run, x *execution) {
 	defer x.detach() // whatever happens, nobody waits for ever
 	taskCtx, cancel := x.begin(ctx)
 	defer cancel(nil)
+	for _, other := range x.after {
+		select {
+		case <-other.done:
+		case <-ctx.Done():
+			return
+		}
+	}
 
 	entry, err := e.beginEntry(ctx, r, x)
 	switch {
@@ -148,7 +199,7 @@ func (e *Engine) work(ctx context.Context, r *run, x *execution) {
 		x.finish(e.finalReply(&x.call, e.failure(err), "", "").Encode())
 		return
 	case entry.Ended():
-		x.finish(entry.Final)
+		x.replay(entry.Final)
 		return
 	}
 	x.setBegun()
@@ -158,7 +209,10 @@ func (e *Engine) work(ctx context.Context, r *run, x *execution) {
 	logger := e.cfg.Logger.With(x.attrs()...)
 	logger.InfoContext(ctx, "stage started", slog.Int("starts", entry.Starts))
 	log := e.openLog(ctx, &x.call.Request, entry.Starts)
+	asking, stopAsking := context.WithCancel(taskCtx)
+	e.start(ctx, func(context.Context) { e.ask(asking, r, x) })
 	o := e.runTask(taskCtx, r, x, log, logger)
+	stopAsking()
 	if o.detached {
 		log.discard(ctx)
 		logger.InfoContext(ctx, "stage detached", slog.String("cause", fmt.Sprint(context.Cause(taskCtx))))
@@ -181,10 +235,10 @@ func (e *Engine) conclude(life context.Context, r *run, x *execution, entry jour
 
 	final := reply.Encode()
 	var err error
-	for range journalTries {
+	for {
 		var ended journal.Entry
 		if ended, err = r.book.End(ctx, x.key, final, string(reply.Node.Phase), at); err == nil {
-			x.finish(ended.Final)
+			x.replay(ended.Final)
 			return
 		}
 		if errors.Is(err, journal.ErrFenced) {
@@ -197,25 +251,26 @@ func (e *Engine) conclude(life context.Context, r *run, x *execution, entry jour
 		if fault.From(err).Class != fault.Transient {
 			break
 		}
+		e.cfg.Logger.WarnContext(ctx, "final reply waits for the journal", append(x.attrs(), slog.String("err", err.Error()))...)
 	}
-	// The work is done; a reply that may be given differently after a restart
-	// is better than a node that hangs.
+	// The journal will never take it. The work is done; a reply that may be
+	// given differently after a restart is better than a node that hangs.
 	e.cfg.Logger.ErrorContext(ctx, "final reply could not be journalled", append(x.attrs(), slog.String("err", err.Error()))...)
 	x.finish(final)
 }
 
 func (e *Engine) beginEntry(ctx context.Context, r *run, x *execution) (entry journal.Entry, err error) {
 	req := &x.call.Request
-	for range journalTries {
+	for {
 		entry, err = r.book.Begin(ctx, journal.Entry{
 			Key: x.key, Stage: req.Stage, Environment: req.Environment, Node: req.Node, Attempt: req.Attempt,
 			Epoch: req.Run.Epoch, Digest: x.call.Digest, StartedAt: time.Now().UTC(),
 		})
 		if err == nil || ctx.Err() != nil || errors.Is(err, journal.ErrFenced) || fault.From(err).Class != fault.Transient {
-			break
+			return entry, err
 		}
+		e.cfg.Logger.WarnContext(ctx, "stage waits for the journal", append(x.attrs(), slog.String("err", err.Error()))...)
 	}
-	return entry, err
 }
 
 // lost stops everything of a run whose journal belongs to another pod now.
@@ -324,9 +379,15 @@ type effects struct {
 	key  string
 }
 
-// Put implements task.Effects.
+// Put implements task.Effects. It waits as long as ctx lasts for a journal that
+// is away: a stage has limits of its own.
 func (f *effects) Put(ctx context.Context, name string, value []byte) error {
-	return f.book.PutEffect(ctx, f.key, name, value)
+	for {
+		err := f.book.PutEffect(ctx, f.key, name, value)
+		if err == nil || ctx.Err() != nil || fault.From(err).Class != fault.Transient {
+			return err
+		}
+	}
 }
 
 // Get implements task.Effects.

@@ -15,9 +15,9 @@ import (
 )
 
 const (
-	// openTries bounds how often a run's journal and state are asked for, each
-	// try taking up to the journal's own two minutes, before its stages fail.
-	openTries = 3
+	// openDelay is the pause before a run that cannot be opened is tried again,
+	// each try taking up to the journal's own two minutes.
+	openDelay = 5 * time.Second
 	// stateAge is how long a state is trusted that no watch keeps fresh.
 	stateAge = 30 * time.Second
 	// startedDelay is the pause before a run that has not started is looked at
@@ -25,6 +25,8 @@ const (
 	startedDelay = 200 * time.Millisecond
 	// startedWait bounds that.
 	startedWait = 30 * time.Second
+	// shutdownTerminate is a shutdown that leaves no time for exit handlers.
+	shutdownTerminate = "Terminate"
 	// noEpoch stands for the epoch where Workflows cannot be read.
 	noEpoch = "none"
 )
@@ -43,6 +45,8 @@ type run struct {
 	seenAt  time.Time
 	watched bool
 	blind   bool
+
+	tidyOnce sync.Once
 }
 
 // run returns the run that call belongs to, opened. It waits for that as long
@@ -70,23 +74,28 @@ func (e *Engine) run(ctx context.Context, call argo.Call) (*run, error) {
 	}
 }
 
-// open reads the run's state and claims its journal.
+// open reads the run's state and claims its journal. It tries for as long as
+// that may help: meanwhile the stages stay pending, and Argo ends them if it
+// takes too long.
 func (e *Engine) open(ctx context.Context, r *run) {
-	for try := range openTries {
-		err := e.openOnce(ctx, r)
-		if r.err = err; err == nil {
+	for {
+		r.err = e.openOnce(ctx, r)
+		if r.err == nil || ctx.Err() != nil || fault.From(r.err).Class != fault.Transient {
 			break
 		}
-		if ctx.Err() != nil || fault.From(err).Class != fault.Transient {
-			break
+		e.cfg.Logger.WarnContext(ctx, "run cannot be opened yet", slog.String("workflow_uid", r.id.UID), slog.String("err", r.err.Error()))
+		select {
+		case <-ctx.Done():
+		case <-time.After(openDelay):
 		}
-		e.cfg.Logger.WarnContext(ctx, "run cannot be opened", slog.Int("try", try+1), slog.String("err", err.Error()))
 	}
 	close(r.ready)
 	if r.err != nil {
+		e.cfg.Logger.ErrorContext(ctx, "run cannot be opened", slog.String("workflow_uid", r.id.UID), slog.String("err", e.cfg.Redact(r.err.Error())))
 		return
 	}
 	if !r.isBlind() {
+		e.start(ctx, func(ctx context.Context) { e.tidy(ctx, r) })
 		e.follow(ctx, r)
 	}
 	<-ctx.Done()
@@ -152,6 +161,15 @@ func (r *run) set(state RunState) {
 	r.state, r.seenAt = state, time.Now()
 }
 
+// silent: nothing that is said now could do any good. A run that is terminated
+// has its nodes failed by the controller, which reads no more results: a reply
+// would be found by the next try.
+func (r *run) silent() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.state.Finished || r.state.Shutdown == shutdownTerminate
+}
+
 func (r *run) finished() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -175,12 +193,59 @@ func (e *Engine) follow(ctx context.Context, r *run) {
 				x.stop(cause)
 			}
 		}
+		if state.Finished {
+			e.start(ctx, func(ctx context.Context) { r.tidyOnce.Do(func() { e.tidy(ctx, r) }) })
+		}
 	})
 	r.mu.Lock()
 	r.watched = false
 	r.mu.Unlock()
 	if err != nil && ctx.Err() == nil {
 		e.cfg.Logger.WarnContext(ctx, "run is no longer watched: stop requests are noticed late", slog.String("err", err.Error()))
+	}
+}
+
+// tidy has the task set cleared of what earlier tries, or this one, left in it.
+func (e *Engine) tidy(ctx context.Context, r *run) {
+	if e.cfg.Keeper == nil {
+		return
+	}
+	entries, err := r.book.Entries(ctx)
+	if err != nil || len(entries) == 0 { // a newer pod has the journal, or there is nothing
+		return
+	}
+	var nodes []string
+	for i := range entries { // whether it was a step with retries is not known
+		nodes = append(nodes, entries[i].Node, fmt.Sprintf("%s(%d)", entries[i].Node, entries[i].Attempt))
+	}
+	e.cfg.Keeper.Tidy(ctx, r.id, nodes)
+}
+
+// ask stops x when the run has no use for it any more, which Argo tells nobody:
+// the agent gave the call up, or a limit of the Workflow has passed. It takes
+// two looks in a row to believe that: the controller takes the task away just
+// before it writes the Workflow, and puts it back if it cannot.
+func (e *Engine) ask(ctx context.Context, r *run, x *execution) {
+	ticker := time.NewTicker(e.cfg.AskEvery)
+	defer ticker.Stop()
+	for unwanted := 0; !r.isBlind(); {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		wanted, err := e.cfg.Runs.Wanted(ctx, r.id, x.call.NodeName())
+		switch {
+		case errors.Is(err, ErrNoAccess):
+			return
+		case err != nil, wanted:
+			unwanted = 0
+			continue
+		}
+		if unwanted++; unwanted == 2 {
+			x.stop(cancelled("the run has ended the stage's node and waits for it no more"))
+			return
+		}
 	}
 }
 

@@ -13,12 +13,13 @@ import (
 type workflows interface {
 	Workflow(ctx context.Context, namespace, name string) (*kube.Workflow, error)
 	WatchWorkflow(ctx context.Context, namespace, name string, fn func(*kube.Workflow) (done bool)) error
+	TaskSet(ctx context.Context, namespace, name string) (*kube.TaskSet, error)
 }
 
 var _ workflows = (*kube.Client)(nil)
 
-// KubeRuns answers from the Workflow objects. It needs get on them, and watch
-// to notice stop requests at once.
+// KubeRuns answers from the Workflow objects and their task sets. It needs get
+// on both, and watch on Workflows to notice stop requests at once.
 type KubeRuns struct{ client workflows }
 
 // NewKubeRuns returns a KubeRuns on top of client.
@@ -50,6 +51,32 @@ func (k *KubeRuns) Watch(ctx context.Context, run task.Run, fn func(RunState)) e
 		return nil
 	}
 	return err
+}
+
+// Wanted implements Runs. A Workflow whose nodes cannot be seen wants them all.
+func (k *KubeRuns) Wanted(ctx context.Context, run task.Run, node string) (bool, error) {
+	id := kube.NodeID(run.Name, node)
+	tasks, err := k.client.TaskSet(ctx, run.Namespace, run.Name)
+	switch {
+	case errors.Is(err, kube.ErrForbidden):
+		return true, errors.Join(ErrNoAccess, err)
+	case err == nil && tasks.Tasks[id]:
+		return true, nil
+	case err != nil && !errors.Is(err, kube.ErrNotFound):
+		return true, err
+	}
+	w, err := k.client.Workflow(ctx, run.Namespace, run.Name)
+	switch {
+	case errors.Is(err, kube.ErrNotFound):
+		return false, nil
+	case err != nil:
+		return true, err
+	case w.UID != run.UID:
+		return false, nil
+	}
+	known, _ := w.Progress()
+	n, ok := w.Node(id)
+	return known == 0 || (ok && !kube.Fulfilled(n.Phase)), nil
 }
 
 // stateOf is what w says about run; another Workflow of the same name says

@@ -59,6 +59,8 @@ func (r *stubRuns) State(context.Context, task.Run) (execution.RunState, error) 
 	return r.state, nil
 }
 
+func (*stubRuns) Wanted(context.Context, task.Run, string) (bool, error) { return true, nil }
+
 func (r *stubRuns) Watch(ctx context.Context, _ task.Run, fn func(execution.RunState)) error {
 	for {
 		r.mu.Lock()

@@ -36,11 +36,12 @@ type Config struct {
 
 	// PodUID is this pod, as in the journal.
 	PodUID string
-	// Runs, Logs, Recorder and Nudger may be nil: see execution.Config.
+	// Runs, Logs, Recorder, Nudger and Keeper may be nil: see execution.Config.
 	Runs     execution.Runs
 	Logs     execution.Logs
 	Recorder execution.Recorder
 	Nudger   execution.Nudger
+	Keeper   execution.Keeper
 	// MainLogs, StayPending and Redact are as in execution.Config.
 	MainLogs    bool
 	StayPending bool
@@ -166,7 +167,7 @@ func (c Config) withDefaults() Config {
 func (c Config) execution() execution.Config {
 	return execution.Config{
 		Registry: c.Registry, Journal: c.Journal, LogDir: c.LogDir, PodUID: c.PodUID,
-		Runs: c.Runs, Logs: c.Logs, MainLogs: c.MainLogs, Recorder: c.Recorder, Nudger: c.Nudger,
+		Runs: c.Runs, Logs: c.Logs, MainLogs: c.MainLogs, Recorder: c.Recorder, Nudger: c.Nudger, Keeper: c.Keeper,
 		Stdout: c.Stdout, Redact: c.Redact, Logger: c.Logger,
 		FirstPoll: c.FirstPoll, LongPoll: c.LongPoll, Requeue: c.Requeue, ReportEvery: c.ReportEvery,
 		Grace: c.Grace - c.Grace/5, StageLimit: c.StageLimit, LogEvery: c.LogEvery, StayPending: c.StayPending,

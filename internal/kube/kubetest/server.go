@@ -88,16 +88,24 @@ func (s *Server) Deny(fn func(Call) *metav1.Status) {
 }
 
 // Forbid refuses the verbs (get, watch, create, update, patch, delete) on
-// resource, like missing RBAC.
+// resource ("workflowtasksets" or "workflowtasksets/status"), like missing
+// RBAC.
 func (s *Server) Forbid(resource string, verbs ...string) {
 	s.Deny(func(c Call) *metav1.Status {
 		for _, v := range verbs {
-			if c.Resource == resource && c.Verb == v {
+			if c.resource() == resource && c.Verb == v {
 				return Status(http.StatusForbidden, metav1.StatusReasonForbidden, fmt.Sprintf("%s cannot %s %s", "the test", v, resource))
 			}
 		}
 		return nil
 	})
+}
+
+func (c Call) resource() string {
+	if c.Subresource != "" {
+		return c.Resource + "/" + c.Subresource
+	}
+	return c.Resource
 }
 
 // Calls returns the calls made so far.

@@ -78,10 +78,13 @@ func (s *Server) mergePatch(k string, c Call, o *stored, sent Object) (Object, *
 	if uid := metadata(sent)["uid"]; uid != nil && uid != metadata(o.object)["uid"] {
 		return nil, conflict(c, "Precondition failed: UID in precondition")
 	}
-	if c.Subresource != "" { // takes nothing but its own part
-		sent = Object{c.Subresource: sent[c.Subresource]}
+	if v := metadata(sent)["resourceVersion"]; v != nil && v != metadata(o.object)["resourceVersion"] {
+		return nil, conflict(c, "the object has been modified")
 	}
 	next := clone(o.object)
+	if c.Subresource != "" { // writes that part only
+		sent = Object{c.Subresource: sent[c.Subresource]}
+	}
 	merge(next, sent)
 	return s.store(k, c.Resource, "MODIFIED", next), nil
 }
