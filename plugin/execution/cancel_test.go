@@ -3,7 +3,6 @@ package execution_test
 import (
 	"context"
 	"errors"
-	"io"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -13,7 +12,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/aphex-pipeline/aphex/internal/fault"
-	"github.com/aphex-pipeline/aphex/internal/store"
 	"github.com/aphex-pipeline/aphex/plugin/argo"
 	"github.com/aphex-pipeline/aphex/plugin/execution"
 	"github.com/aphex-pipeline/aphex/plugin/journal"
@@ -307,7 +305,7 @@ func TestEngine_FinalReplyWaitsForTheJournal(t *testing.T) {
 	dir := t.TempDir()
 	away := &awayJournal{Journal: journal.NewFiles(dir, "pod")}
 	var put atomic.Bool
-	e, _ := boot(t, execution.Config{Runs: newScript(), Journal: away, Logs: nullLogs{}, Registry: task.Registry{
+	e, _ := boot(t, execution.Config{Runs: newScript(), Journal: away, Registry: task.Registry{
 		task.StageBuild: task.RunnerFunc(func(ctx context.Context, _ task.Request, env task.Env) (task.Result, error) {
 			away.away.Store(true)
 			err := env.Effects.Put(ctx, "changeset", []byte(`1`))
@@ -330,11 +328,4 @@ func TestEngine_FinalReplyWaitsForTheJournal(t *testing.T) {
 	reply := final(t, e, c)
 	require.Equal(t, "built", reply.Node.Message)
 	require.JSONEq(t, string(reply.Encode()), string(entryFinal(t, dir)))
-}
-
-type nullLogs struct{}
-
-func (nullLogs) Put(_ context.Context, key string, body io.Reader, _ store.PutOptions) (store.Object, error) {
-	_, err := io.Copy(io.Discard, body)
-	return store.Object{URL: "s3://logs/" + key}, err
 }
