@@ -22,7 +22,9 @@ import (
 	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
 	"sigs.k8s.io/yaml"
 
+	"github.com/aphex-pipeline/aphex/internal/kube"
 	"github.com/aphex-pipeline/aphex/internal/pipeline"
+	"github.com/aphex-pipeline/aphex/plugin/check"
 	"github.com/aphex-pipeline/aphex/tasks/workflow"
 )
 
@@ -131,6 +133,12 @@ func TestBase_Plugin(t *testing.T) {
 	require.Equal(t, "aphex-executor-plugin", c.Name)
 	require.Equal(t, []string{"aphex", "plugin"}, c.Command)
 	require.Equal(t, []string{"aphex", "plugin", "--wait-ready"}, c.Lifecycle.PostStart.Exec.Command)
+	// The plugin listens on loopback, where the kubelet cannot ask.
+	for probe, command := range map[*corev1.Probe]string{c.LivenessProbe: "--probe=live", c.ReadinessProbe: "--probe=ready"} {
+		require.Equal(t, []string{"aphex", "plugin", command}, probe.Exec.Command)
+	}
+	patience := c.LivenessProbe.PeriodSeconds * c.LivenessProbe.FailureThreshold
+	require.GreaterOrEqual(t, patience, int32(120), "a busy node must not cost a stage its process")
 	require.Equal(t, []corev1.ContainerPort{{ContainerPort: 4355}}, c.Ports)
 	require.Empty(t, c.VolumeMounts, "volumes that only pipelines define would break every other agent pod")
 	require.Equal(t, int64(8737), *c.SecurityContext.RunAsUser)
@@ -182,6 +190,22 @@ func TestBase_Rights(t *testing.T) {
 		}
 		require.Equal(t, want, got)
 	}
+}
+
+// `aphex plugin --check` asks for exactly the rights that are given.
+func TestBase_RightsAreThoseThatAreChecked(t *testing.T) {
+	t.Parallel()
+	var role rbacv1.Role
+	find(t, objects(t, "base"), "Role", "aphex-executor-plugin", &role)
+	var given []kube.Right
+	for _, rule := range role.Rules {
+		for _, resource := range rule.Resources {
+			for _, verb := range rule.Verbs {
+				given = append(given, kube.Right{Group: rule.APIGroups[0], Resource: resource, Verb: verb})
+			}
+		}
+	}
+	require.ElementsMatch(t, given, check.Rights())
 }
 
 func TestPolicies_AreBoundAndSpeakOfThePlugin(t *testing.T) {

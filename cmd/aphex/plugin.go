@@ -18,10 +18,13 @@ import (
 	"github.com/aphex-pipeline/aphex/internal/record"
 	"github.com/aphex-pipeline/aphex/internal/redact"
 	"github.com/aphex-pipeline/aphex/internal/store"
+	"github.com/aphex-pipeline/aphex/internal/version"
 	"github.com/aphex-pipeline/aphex/internal/worker"
 	"github.com/aphex-pipeline/aphex/plugin/execution"
 	"github.com/aphex-pipeline/aphex/plugin/journal"
+	"github.com/aphex-pipeline/aphex/plugin/metrics"
 	"github.com/aphex-pipeline/aphex/plugin/nudge"
+	"github.com/aphex-pipeline/aphex/plugin/server"
 	"github.com/aphex-pipeline/aphex/plugin/sidecar"
 	"github.com/aphex-pipeline/aphex/plugin/watchdog"
 	"github.com/aphex-pipeline/aphex/tasks/task"
@@ -40,8 +43,9 @@ const (
 )
 
 func newPlugin() *cobra.Command {
-	var waitReady, noNudge bool
+	var waitReady, noNudge, check bool
 	var port int
+	var probe string
 	cmd := &cobra.Command{
 		Use:   "plugin",
 		Short: "Serve Argo's agent, in the sidecar of its pod",
@@ -49,13 +53,25 @@ func newPlugin() *cobra.Command {
 environment that the generated WorkflowTemplate gives the container:
 APHEX_PIPELINE, APHEX_BUCKET, APHEX_BUCKET_PREFIX, APHEX_MAIN_LOGS,
 APHEX_NAMESPACE, APHEX_POD_UID, APHEX_WORKER_SOCKET, APHEX_PRIVATE_DIR,
-APHEX_GIT_CREDENTIALS, AWS_REGION, and what the AWS SDK reads.`,
+APHEX_GIT_CREDENTIALS, AWS_REGION, and what the AWS SDK reads.
+APHEX_METRICS_ADDRESS (":9464") shows /metrics, and nothing else, to the pod's
+network; without it the page is on loopback only.
+
+With --check it serves nothing: it says, one line per check, whether this pod
+could work and what to do where it could not, and exits with 1 then. Run it in
+the running container: kubectl exec POD -c aphex-executor-plugin -- aphex plugin --check`,
 		Args: exactArgs(0, "no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if waitReady {
+			addr := fmt.Sprintf("127.0.0.1:%d", port)
+			switch {
+			case check:
+				return checkPod(cmd.Context(), cmd.OutOrStdout())
+			case probe != "":
+				return probePlugin(cmd.Context(), addr, probe)
+			case waitReady:
 				ctx, cancel := context.WithTimeout(cmd.Context(), readyTimeout)
 				defer cancel()
-				return sidecar.WaitReady(ctx, fmt.Sprintf("127.0.0.1:%d", port))
+				return sidecar.WaitReady(ctx, addr)
 			}
 			logger := slog.New(slog.NewJSONHandler(cmd.ErrOrStderr(), nil))
 			cfg, err := sidecarConfig(cmd.Context(), logger, noNudge)
@@ -67,9 +83,23 @@ APHEX_GIT_CREDENTIALS, AWS_REGION, and what the AWS SDK reads.`,
 		},
 	}
 	cmd.Flags().BoolVar(&waitReady, "wait-ready", false, "wait until the plugin of this pod answers, then exit (for a postStart hook)")
+	cmd.Flags().BoolVar(&check, "check", false, "say whether this pod could work, then exit")
+	cmd.Flags().StringVar(&probe, "probe", "", "ask the plugin of this pod once, then exit: live or ready (for the container's probes)")
 	cmd.Flags().BoolVar(&noNudge, "no-nudge", false, "leave the controller to its own pace")
 	cmd.Flags().IntVar(&port, "port", 4355, "port on loopback")
 	return cmd
+}
+
+// probePlugin is one look of the kubelet. The plugin listens on loopback, where
+// only a process of the pod can ask.
+func probePlugin(ctx context.Context, addr, what string) error {
+	switch what {
+	case "live":
+		return sidecar.Probe(ctx, addr, server.HealthPath)
+	case "ready":
+		return sidecar.Probe(ctx, addr, server.ReadyPath)
+	}
+	return usageError{fmt.Errorf("--probe is %q: live and ready are allowed", what)}
 }
 
 // sidecarConfig composes the plugin from the container's environment.
@@ -84,14 +114,17 @@ func sidecarConfig(ctx context.Context, logger *slog.Logger, noNudge bool) (side
 	if private == "" {
 		private = foreignDir
 	}
+	counted := metrics.New(version.Get().Version)
+	cluster := counted.Cluster(client)
 	cfg := sidecar.Config{
-		Journal: journal.NewKube(client, podUID, pipelineName), PodUID: podUID,
+		Journal: journal.NewKube(cluster, podUID, pipelineName), PodUID: podUID,
+		Metrics: counted, MetricsAddress: os.Getenv("APHEX_METRICS_ADDRESS"),
 		Runs: execution.NewKubeRuns(client), LogDir: filepath.Join(private, "logs"),
-		Keeper: watchdog.New(client, watchdog.Timing{}, logger),
+		Keeper: watchdog.New(cluster, watchdog.Timing{}, logger),
 		Redact: redactor.String, Logger: logger,
 	}
 	if !noNudge {
-		cfg.Nudger = nudge.New(client, logger)
+		cfg.Nudger = nudge.New(cluster, logger)
 	}
 	if pipelineName == "" || os.Getenv("APHEX_BUCKET") == "" {
 		cfg.Registry = notInstalled()

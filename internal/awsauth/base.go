@@ -9,6 +9,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/aws/arn"
+	awsmiddleware "github.com/aws/aws-sdk-go-v2/aws/middleware"
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/credentials/stscreds"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
@@ -85,6 +86,9 @@ type Identity struct {
 	ARN string
 	// Partition is "aws", "aws-cn", "aws-us-gov", …
 	Partition string
+	// Skew is by how much AWS's clock is ahead of this machine's, to about a
+	// second; zero if AWS did not tell its time.
+	Skew time.Duration
 }
 
 // Caller asks STS who cfg's credentials belong to.
@@ -101,6 +105,7 @@ func Caller(ctx context.Context, cfg aws.Config) (Identity, error) {
 		return Identity{}, awserr.Fault(ctx, err, op)
 	}
 	id := Identity{Account: aws.ToString(out.Account), ARN: aws.ToString(out.Arn), Partition: "aws"}
+	id.Skew, _ = awsmiddleware.GetAttemptSkew(out.ResultMetadata)
 	if parsed, err := arn.Parse(id.ARN); err == nil {
 		id.Partition = parsed.Partition
 	}

@@ -115,6 +115,8 @@ const (
 	KubernetesRejected Reason = "KubernetesRejected"
 	// InstallationMissing is a pipeline without its settings in the cluster.
 	InstallationMissing Reason = "InstallationMissing"
+	// ClockSkew is a clock that differs too much from another one.
+	ClockSkew Reason = "ClockSkew"
 	// JournalConflict is a journal written by another, newer pod.
 	JournalConflict Reason = "JournalConflict"
 	// JournalInvalid is a journal that cannot be read: edited by hand, or of

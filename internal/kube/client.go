@@ -2,6 +2,8 @@ package kube
 
 import (
 	"fmt"
+	"net/http"
+	"net/url"
 	"time"
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -36,11 +38,9 @@ func configMaps() schema.GroupVersionResource {
 // Client talks to one API server. It is safe for concurrent use.
 type Client struct {
 	dyn dynamic.Interface
-}
-
-// New returns a Client on top of dyn.
-func New(dyn dynamic.Interface) *Client {
-	return &Client{dyn: dyn}
+	// web and base are for what is no object.
+	web  *http.Client
+	base *url.URL
 }
 
 // InCluster returns a Client for the API server of the cluster the process
@@ -73,9 +73,17 @@ func FromConfig(cfg *rest.Config) (*Client, error) {
 	own := rest.CopyConfig(cfg)
 	own.UserAgent = "aphex"
 	own.QPS, own.Burst = 50, 100
-	dyn, err := dynamic.NewForConfig(own)
+	web, err := rest.HTTPClientFor(own)
 	if err != nil {
 		return nil, fmt.Errorf("set up the Kubernetes client: %w", err)
 	}
-	return New(dyn), nil
+	dyn, err := dynamic.NewForConfigAndClient(own, web)
+	if err != nil {
+		return nil, fmt.Errorf("set up the Kubernetes client: %w", err)
+	}
+	base, _, err := rest.DefaultServerUrlFor(own)
+	if err != nil {
+		return nil, fmt.Errorf("read the address of the API server: %w", err)
+	}
+	return &Client{dyn: dyn, web: web, base: base}, nil
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/aphex-pipeline/aphex/plugin/execution"
 	"github.com/aphex-pipeline/aphex/plugin/journal"
+	"github.com/aphex-pipeline/aphex/plugin/metrics"
 	"github.com/aphex-pipeline/aphex/plugin/server"
 	"github.com/aphex-pipeline/aphex/tasks/task"
 )
@@ -46,6 +47,14 @@ type Config struct {
 	MainLogs    bool
 	StayPending bool
 	Redact      func(string) string
+
+	// Metrics, if given, counts what the parts above do; its page is served
+	// beside the calls, on loopback.
+	Metrics *metrics.Metrics
+	// MetricsAddress, if not empty, is where that page, and nothing else, is
+	// served as well: ":9464" shows it to the pod's network. An address that
+	// cannot be had is a warning.
+	MetricsAddress string
 
 	// TokenFile defaults to server.DefaultTokenFile.
 	TokenFile string
@@ -90,10 +99,15 @@ func Run(ctx context.Context, cfg Config) error {
 	life, end := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer end(nil)
 	srv := server.New(cfg.Logger)
+	var handler http.Handler = srv
 	var wg sync.WaitGroup
+	if cfg.Metrics != nil {
+		handler = cfg.Metrics.Handler(srv)
+		wg.Go(func() { showMetrics(life, cfg) })
+	}
 	var serveErr error
 	wg.Go(func() {
-		serveErr = server.Serve(life, listeners, srv, closeTimeout)
+		serveErr = server.Serve(life, listeners, handler, closeTimeout)
 		end(serveErr)
 	})
 	err := run(ctx, life, srv, cfg, &wg)
@@ -132,6 +146,22 @@ func run(ctx, life context.Context, srv *server.Server, cfg Config, wg *sync.Wai
 	return nil
 }
 
+// showMetrics serves the page for Prometheus where the configuration wants it.
+// No stage depends on that, so no failure ends anything.
+func showMetrics(ctx context.Context, cfg Config) {
+	if cfg.MetricsAddress == "" {
+		return
+	}
+	var lc net.ListenConfig
+	listener, err := lc.Listen(ctx, "tcp", cfg.MetricsAddress)
+	if err == nil {
+		err = server.Serve(ctx, []net.Listener{listener}, cfg.Metrics.Page(), closeTimeout)
+	}
+	if err != nil {
+		cfg.Logger.WarnContext(ctx, "metrics are not shown", slog.String("address", cfg.MetricsAddress), slog.String("err", err.Error()))
+	}
+}
+
 func drain(life context.Context, engine *execution.Engine, cfg Config) {
 	cfg.Logger.InfoContext(life, "plugin is draining", slog.Duration("grace", cfg.Grace))
 	whole := time.NewTimer(cfg.Grace)
@@ -165,6 +195,12 @@ func (c Config) withDefaults() Config {
 }
 
 func (c Config) execution() execution.Config {
+	if m := c.Metrics; m != nil {
+		c.Registry, c.Journal, c.Recorder = m.Stages(c.Registry), m.Journal(c.Journal), m.Recorder(c.Recorder)
+		if c.Logs != nil {
+			c.Logs = m.Logs(c.Logs)
+		}
+	}
 	return execution.Config{
 		Registry: c.Registry, Journal: c.Journal, LogDir: c.LogDir, PodUID: c.PodUID,
 		Runs: c.Runs, Logs: c.Logs, MainLogs: c.MainLogs, Recorder: c.Recorder, Nudger: c.Nudger, Keeper: c.Keeper,
@@ -183,17 +219,9 @@ const readyDelay = 50 * time.Millisecond
 //
 // Errors: the cause of ctx.
 func WaitReady(ctx context.Context, addr string) error {
-	client := &http.Client{Timeout: time.Second}
 	for {
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+server.ReadyPath, http.NoBody)
-		if err != nil {
-			return fmt.Errorf("ask the plugin: %w", err)
-		}
-		if resp, err := client.Do(req); err == nil {
-			_ = resp.Body.Close() // nothing is read from it
-			if resp.StatusCode == http.StatusOK {
-				return nil
-			}
+		if Probe(ctx, addr, server.ReadyPath) == nil {
+			return nil
 		}
 		select {
 		case <-ctx.Done():
@@ -201,4 +229,27 @@ func WaitReady(ctx context.Context, addr string) error {
 		case <-time.After(readyDelay):
 		}
 	}
+}
+
+// probeTimeout is below the timeoutSeconds of the container's probes.
+const probeTimeout = 4 * time.Second
+
+// Probe asks the plugin at addr once: server.HealthPath whether it lives,
+// server.ReadyPath whether it executes calls.
+//
+// Errors: nobody answers in time, or what else was answered.
+func Probe(ctx context.Context, addr, path string) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+path, http.NoBody)
+	if err != nil {
+		return fmt.Errorf("ask the plugin: %w", err)
+	}
+	resp, err := (&http.Client{Timeout: probeTimeout}).Do(req)
+	if err != nil {
+		return fmt.Errorf("ask the plugin: %w", err)
+	}
+	_ = resp.Body.Close() // nothing is read from it
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("plugin at %s%s answers %s", addr, path, resp.Status)
+	}
+	return nil
 }

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
@@ -42,6 +43,7 @@ type Server struct {
 	rewatch chan struct{} // closed and replaced to end all watches
 	calls   []Call
 	deny    func(Call) *metav1.Status
+	offset  time.Duration
 }
 
 type stored struct {
@@ -215,6 +217,10 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	if r.URL.Path == "/version" {
+		s.tell(w)
 		return
 	}
 	call := parse(r)
