@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -21,9 +22,11 @@ import (
 	"github.com/aphex-pipeline/aphex/internal/pipeline"
 	"github.com/aphex-pipeline/aphex/internal/record"
 	"github.com/aphex-pipeline/aphex/internal/redact"
+	"github.com/aphex-pipeline/aphex/internal/stagelog"
 	"github.com/aphex-pipeline/aphex/internal/store"
 	"github.com/aphex-pipeline/aphex/internal/version"
 	"github.com/aphex-pipeline/aphex/internal/worker"
+	"github.com/aphex-pipeline/aphex/plugin/execution"
 	"github.com/aphex-pipeline/aphex/plugin/journal"
 	"github.com/aphex-pipeline/aphex/tasks/task"
 )
@@ -140,7 +143,9 @@ func localStage(ctx context.Context, p parts, dir string, req task.Request, cmd 
 	if err := recorder.StageStarted(ctx, req, began); err != nil {
 		return task.Result{}, err
 	}
-	output := redact.NewWriter(cmd.ErrOrStderr(), redactor)
+	log := stagelog.Open(ctx, stagelog.Config{Dir: p.privateDir, Store: p.store, Logger: logger}, execution.LogID(&req), 1)
+	lines := &stagelog.Lines{Line: log.Append}
+	output := redact.NewWriter(io.MultiWriter(cmd.ErrOrStderr(), lines), redactor)
 	result, err := p.stages()[req.Stage].Run(ctx, req, task.Env{
 		Output: output, Logger: logger, Progress: func(string) {}, Effects: bookEffects{book, req.Key()},
 	})
@@ -148,7 +153,10 @@ func localStage(ctx context.Context, p parts, dir string, req task.Request, cmd 
 	if err != nil {
 		phase, message, reason = "Failed", redactor.String(fault.Message(err)), string(fault.From(err).Reason)
 	}
-	return result, errors.Join(err, output.Flush(), recorder.StageEnded(context.WithoutCancel(ctx), req, began, time.Now(), phase, message, reason))
+	flushErr := output.Flush()
+	lines.Flush("aphex: " + req.Stage + " " + phase)
+	_, logErr := log.Finish(context.WithoutCancel(ctx))
+	return result, errors.Join(err, flushErr, logErr, recorder.StageEnded(context.WithoutCancel(ctx), req, began, time.Now(), phase, message, reason))
 }
 
 // bookEffects are the effects of one stage in a journal's book.

@@ -122,6 +122,10 @@ const (
 	// JournalInvalid is a journal that cannot be read: edited by hand, or of
 	// another version of aphex.
 	JournalInvalid Reason = "JournalInvalid"
+	// RunUnknown is a run that cannot be found.
+	RunUnknown Reason = "RunUnknown"
+	// LogMissing is a log that is not in the bucket.
+	LogMissing Reason = "LogMissing"
 	// StoreFailed is an object that could not be written to or read from the bucket.
 	StoreFailed Reason = "StoreFailed"
 	// SnapshotInvalid is a snapshot whose bytes are not those recorded.

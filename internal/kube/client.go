@@ -67,6 +67,19 @@ func FromKubeconfig(path string) (*Client, error) {
 	return FromConfig(cfg)
 }
 
+// ContextNamespace returns the namespace of the current context of the
+// kubeconfig at path, which is found as by FromKubeconfig: "default" if it
+// names none.
+func ContextNamespace(path string) (string, error) {
+	rules := clientcmd.NewDefaultClientConfigLoadingRules()
+	rules.ExplicitPath = path
+	namespace, _, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, &clientcmd.ConfigOverrides{}).Namespace()
+	if err != nil {
+		return "", fmt.Errorf("read kubeconfig: %w", err)
+	}
+	return namespace, nil
+}
+
 // FromConfig returns a Client for cfg, which is copied. Client-side rate
 // limits are lifted to 50 calls a second: the plugin makes few, but in bursts.
 func FromConfig(cfg *rest.Config) (*Client, error) {

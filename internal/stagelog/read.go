@@ -89,6 +89,7 @@ type Cursor struct {
 	// process wrote.
 	read, within int64
 	start        int
+	complete     bool
 }
 
 // NewCursor returns a Cursor at the first byte of a log of run uid.
@@ -96,28 +97,31 @@ func NewCursor(s Store, uid string, e Entry) *Cursor {
 	return &Cursor{store: s, uid: uid, path: e.path, start: 1}
 }
 
-// Copy copies to w what has been added since the last call and reports whether
-// the log is complete.
-func (c *Cursor) Copy(ctx context.Context, w io.Writer) (complete bool, err error) {
+// Complete reports whether all of a complete log has been copied.
+func (c *Cursor) Complete() bool { return c.complete }
+
+// Copy copies to w what has been added since the last call.
+func (c *Cursor) Copy(ctx context.Context, w io.Writer) error {
 	body, _, err := c.store.Get(ctx, completePrefix(c.uid)+c.path+extension)
 	switch {
 	case err == nil:
 		n, err := copyFrom(body, c.read, w)
 		c.read += n
-		return err == nil, err
+		c.complete = err == nil
+		return err
 	case !errors.Is(err, store.ErrNotFound):
-		return false, err
+		return err
 	}
 	objects, err := c.store.List(ctx, livePrefix(c.uid)+c.path+"/")
 	if err != nil {
-		return false, err
+		return err
 	}
 	for _, p := range partsOf(objects) {
 		if err := c.copyPart(ctx, p, w); err != nil {
-			return false, err
+			return err
 		}
 	}
-	return false, nil
+	return nil
 }
 
 // copyPart copies what of a part has not been copied yet.

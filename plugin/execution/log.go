@@ -1,7 +1,6 @@
 package execution
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -13,12 +12,8 @@ import (
 	"github.com/aphex-pipeline/aphex/tasks/task"
 )
 
-const (
-	// maxLine is the longest line that is kept whole.
-	maxLine = 64 << 10
-	// uploadTimeout bounds the upload of a log.
-	uploadTimeout = 2 * time.Minute
-)
+// uploadTimeout bounds the upload of a log.
+const uploadTimeout = 2 * time.Minute
 
 // lineWriter writes whole lines of several stages to one place.
 type lineWriter struct {
@@ -38,16 +33,12 @@ func (l *lineWriter) writeLine(prefix string, line []byte) {
 // standard output and to the bucket. It is safe for concurrent use; a write
 // never fails, since a full disk must not fail a stage.
 type stageLog struct {
+	stagelog.Lines
 	out    *lineWriter
 	prefix string
 	redact func(string) string
 	kept   *stagelog.Log
-
-	mu      sync.Mutex
-	partial []byte
 }
-
-var _ io.Writer = (*stageLog)(nil)
 
 // openLog opens the log of the start-th process that works on an execution.
 func (e *Engine) openLog(ctx context.Context, req *task.Request, start int) *stageLog {
@@ -57,32 +48,11 @@ func (e *Engine) openLog(ctx context.Context, req *task.Request, start int) *sta
 			Dir: e.cfg.LogDir, Store: e.cfg.Logs, Every: e.cfg.LogEvery, Logger: e.cfg.Logger,
 		}, LogID(req), start),
 	}
+	l.Line = l.line
 	if start > 1 {
 		l.line([]byte("aphex: the plugin was restarted; the stage is resumed"))
 	}
 	return l
-}
-
-// Write takes p apart into lines; what follows the last line break waits for
-// its end.
-func (l *stageLog) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	n := len(p)
-	for {
-		i := bytes.IndexByte(p, '\n')
-		if i < 0 {
-			break
-		}
-		l.line(bytes.TrimSuffix(append(l.partial, p[:i]...), []byte("\r")))
-		l.partial, p = l.partial[:0], p[i+1:]
-	}
-	l.partial = append(l.partial, p...)
-	for len(l.partial) >= maxLine {
-		l.line(l.partial[:maxLine])
-		l.partial = append([]byte(nil), l.partial[maxLine:]...)
-	}
-	return n, nil
 }
 
 func (l *stageLog) line(raw []byte) {
@@ -91,21 +61,10 @@ func (l *stageLog) line(raw []byte) {
 	l.kept.Append(text)
 }
 
-// finish writes what is left and a last line.
-func (l *stageLog) finish(last string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if len(l.partial) > 0 {
-		l.line(l.partial)
-		l.partial = nil
-	}
-	l.line([]byte(last))
-}
-
 // discard closes the log of a stage that stopped without an outcome; the
 // process that resumes it goes on.
 func (l *stageLog) discard(ctx context.Context) {
-	l.finish("aphex: the plugin is being replaced; the stage will be resumed")
+	l.Flush("aphex: the plugin is being replaced; the stage will be resumed")
 	l.kept.Detach(ctx)
 }
 
@@ -120,7 +79,7 @@ func LogID(req *task.Request) stagelog.ID {
 // message: the stage's outcome is what it is.
 func (e *Engine) uploadLog(ctx context.Context, req *task.Request, log *stageLog, o outcome) (url, warning string) {
 	phase, _ := o.phase()
-	log.finish(fmt.Sprintf("aphex: %s %s", label(req), phase))
+	log.Flush(fmt.Sprintf("aphex: %s %s", label(req), phase))
 	ctx, cancel := context.WithTimeout(ctx, uploadTimeout)
 	defer cancel()
 	object, err := log.kept.Finish(ctx)

@@ -48,8 +48,7 @@ func TestLogs_AreInTheBucketWhileTheStageRunsAndMainLogsAfterwards(t *testing.T)
 		require.NoError(t, err)
 		return len(entries) == 1
 	}, 20*time.Second, time.Millisecond)
-	_, err := stagelog.NewCursor(objects, wfUID, entries[0]).Copy(t.Context(), &log)
-	require.NoError(t, err)
+	require.NoError(t, stagelog.NewCursor(objects, wfUID, entries[0]).Copy(t.Context(), &log))
 	require.Equal(t, "one\ntwo\n", log.String())
 	close(release)
 
