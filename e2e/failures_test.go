@@ -1,34 +1,74 @@
 package e2e
 
 import (
+	"maps"
+	"os"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/aphex-pipeline/aphex/e2e/lab"
 	"github.com/aphex-pipeline/aphex/internal/fault"
 )
 
+// failure is one mistake and what must come of it.
+type failure struct {
+	name      string
+	config    string
+	settings  settings
+	commit    string // replaces the pushed commit
+	stage     string
+	reason    fault.Reason
+	message   []string
+	untouched []string
+	// both drives it with both runners, also where time is short.
+	both bool
+}
+
+// with returns the failure with names of the runner's own.
+func (f failure) with(r runner) failure {
+	variable := func(name string) string { return strings.ToUpper(strings.ReplaceAll(name, "-", "_")) }
+	name := f.name + r.suffix
+	rename := strings.NewReplacer(f.name, name, variable(f.name), variable(name))
+	f.name, f.config, f.settings, f.message = name, rename.Replace(f.config), maps.Clone(f.settings), slices.Clone(f.message)
+	for i := range f.message {
+		f.message[i] = rename.Replace(f.message[i])
+	}
+	if stack, ok := f.settings["stack"].(string); ok {
+		f.settings["stack"] = rename.Replace(stack)
+	}
+	return f
+}
+
 // TestRun_FailsWithAReason drives one mistake at a time through a real
 // Workflow: the stage that meets it must fail with its reason, and nothing
-// after it may start.
+// after it may start. A pod per stage takes its time, so that runner is driven
+// through all of them only with APHEX_RUNNERS=all.
 func TestRun_FailsWithAReason(t *testing.T) {
 	t.Parallel()
 	l := needLab(t)
-	tests := []struct {
-		name      string
-		config    string
-		settings  settings
-		commit    string // replaces the pushed commit
-		stage     string
-		reason    fault.Reason
-		message   []string
-		untouched []string
-	}{
+	for _, f := range failures() {
+		t.Run(f.name, func(t *testing.T) {
+			t.Parallel()
+			failsWithAReason(t, l, f.with(pluginRunner()), pluginRunner())
+		})
+		if f.both || os.Getenv("APHEX_RUNNERS") == "all" {
+			t.Run(f.name+"-container", func(t *testing.T) {
+				t.Parallel()
+				failsWithAReason(t, l, f.with(containerRunner()), containerRunner())
+			})
+		}
+	}
+}
+
+func failures() []failure {
+	return []failure{
 		{
 			name: "failing-build", config: config([]string{"echo before", "echo doomed >&2; exit 3", "echo never"}, dev("failing-build")),
 			stage: "build", reason: fault.CommandFailed, message: []string{"exit", "3", "doomed"},
-			untouched: []string{"deploy-pipeline", "deploy-dev"},
+			untouched: []string{"deploy-pipeline", "deploy-dev"}, both: true,
 		},
 		{
 			name: "throwing-app", config: config(npmCI(), dev("throwing-app")),
@@ -39,7 +79,7 @@ func TestRun_FailsWithAReason(t *testing.T) {
 			name: "failing-stack", config: config(npmCI(), dev("failing-stack"), environment{name: "later", region: "eu-central-1", account: "222222222222", stack: "failing-stack"}),
 			settings: settings{"stack": "failing-stack", "type": "Bogus"},
 			stage:    "deploy-dev", reason: fault.StackFailed, message: []string{"failing-stack", "Value", "Bogus"},
-			untouched: []string{"deploy-later"},
+			untouched: []string{"deploy-later"}, both: true,
 		},
 		{
 			name: "wrong-account", config: config(npmCI(), dev("wrong-account")),
@@ -72,25 +112,24 @@ func TestRun_FailsWithAReason(t *testing.T) {
 			untouched: []string{"deploy-later"},
 		},
 	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
-			p, commit := newApp(t, l, tt.name, tt.config, tt.settings)
-			if tt.commit != "" {
-				commit = tt.commit
-			}
-			_, status := finish(t, p, commit)
-			require.Equal(t, "Failed", status.Phase)
-			node := status.Node(tt.stage)
-			require.Equal(t, "Failed", node.Phase, "%s: %s", tt.stage, node.Message)
-			require.Contains(t, node.Message, "["+string(tt.reason)+"]")
-			for _, part := range tt.message {
-				require.Contains(t, node.Message, part)
-			}
-			for _, name := range tt.untouched {
-				require.Contains(t, []string{"Omitted", ""}, status.Node(name).Phase, name)
-			}
-			require.Empty(t, stackOutputs(t, l, "222222222222", "eu-central-1", tt.name), "a later environment was touched")
-		})
+}
+
+func failsWithAReason(t *testing.T, l *lab.Lab, f failure, r runner) {
+	t.Helper()
+	p, commit := newApp(t, l, f.name, f.config, f.settings, r.use)
+	if f.commit != "" {
+		commit = f.commit
 	}
+	_, status := finish(t, p, commit)
+	require.Equal(t, "Failed", status.Phase)
+	node := status.Node(f.stage)
+	require.Equal(t, "Failed", node.Phase, "%s: %s", f.stage, node.Message)
+	require.Contains(t, node.Message, "["+string(f.reason)+"]")
+	for _, part := range f.message {
+		require.Contains(t, node.Message, part)
+	}
+	for _, name := range f.untouched {
+		require.Contains(t, []string{"Omitted", ""}, status.Node(name).Phase, name)
+	}
+	require.Empty(t, stackOutputs(t, l, "222222222222", "eu-central-1", f.name), "a later environment was touched")
 }

@@ -13,11 +13,13 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/aphex-pipeline/aphex/e2e/lab"
+	"github.com/aphex-pipeline/aphex/internal/pipeline"
 	"github.com/aphex-pipeline/aphex/internal/testkit/gitserver"
 )
 
-// runLimit is how long one run may take: npm ci on a cold cache included.
-const runLimit = 5 * time.Minute
+// runLimit is how long one run may take: npm ci on a cold cache, a pod for each
+// stage and other runs beside it included.
+const runLimit = 10 * time.Minute
 
 // settings are the switches of testdata/app.
 type settings map[string]any
@@ -65,9 +67,9 @@ func npmCI() []string { return []string{"npm ci --no-audit --no-fund"} }
 
 // newApp makes a pipeline with testdata/app, its first commit and its applied
 // template, and returns the pipeline and the commit.
-func newApp(t *testing.T, l *lab.Lab, name, cfg string, s settings) (*lab.Pipeline, string) {
+func newApp(t *testing.T, l *lab.Lab, name, cfg string, s settings, changes ...func(*pipeline.Installation)) (*lab.Pipeline, string) {
 	t.Helper()
-	p, err := l.NewPipeline(t.Context(), name)
+	p, err := l.NewPipeline(t.Context(), name, changes...)
 	require.NoError(t, err)
 	dir := t.TempDir()
 	require.NoError(t, os.CopyFS(dir, os.DirFS(filepath.Join("testdata", "app"))))
@@ -85,6 +87,16 @@ func (s settings) json(t *testing.T) string {
 	require.NoError(t, err)
 	return string(text)
 }
+
+// runner is one way to run stages. The names a scenario gives to things end in
+// suffix, so that it can be driven with both beside each other.
+type runner struct{ name, suffix string }
+
+func pluginRunner() runner    { return runner{name: pipeline.RunnerPlugin} }
+func containerRunner() runner { return runner{name: pipeline.RunnerContainer, suffix: "-container"} }
+
+// use makes an installation use the runner.
+func (r runner) use(i *pipeline.Installation) { i.Runner = r.name }
 
 // finish submits a commit and waits for the end of the run.
 func finish(t *testing.T, p *lab.Pipeline, commit string, parameters ...string) (*lab.Run, lab.Status) {

@@ -17,9 +17,20 @@ import (
 // for.
 func TestRuns_OfOnePipelineNeverGoBack(t *testing.T) {
 	t.Parallel()
+	neverGoBack(t, pluginRunner())
+}
+
+func TestRuns_InStagePodsNeverGoBack(t *testing.T) {
+	t.Parallel()
+	neverGoBack(t, containerRunner())
+}
+
+func neverGoBack(t *testing.T, r runner) {
+	t.Helper()
 	l := needLab(t)
-	p, first := newApp(t, l, "order", config(npmCI(), dev("order", "true")), settings{"stack": "order", "value": "one"})
-	second, err := p.Push(t.Context(), gitserver.Change{Write: map[string]string{"settings.json": settings{"stack": "order", "value": "two"}.json(t)}})
+	name := "order" + r.suffix
+	p, first := newApp(t, l, name, config(npmCI(), dev(name, "true")), settings{"stack": name, "value": "one"}, r.use)
+	second, err := p.Push(t.Context(), gitserver.Change{Write: map[string]string{"settings.json": settings{"stack": name, "value": "two"}.json(t)}})
 	require.NoError(t, err)
 
 	ctx, cancel := context.WithTimeout(t.Context(), 2*runLimit)
@@ -42,7 +53,7 @@ func TestRuns_OfOnePipelineNeverGoBack(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, "Succeeded", status.Phase, "%+v", status)
 	}
-	require.Equal(t, "two", parameter(t, l, "/e2e/order"))
+	require.Equal(t, "two", parameter(t, l, "/e2e/"+name))
 
 	_, status := finish(t, p, first)
 	require.Equal(t, "Succeeded", status.Phase, "%+v", status)
@@ -50,12 +61,12 @@ func TestRuns_OfOnePipelineNeverGoBack(t *testing.T) {
 	require.Equal(t, "false", node.Output("deployed"))
 	require.Contains(t, node.Message, "["+string(fault.Superseded)+"]")
 	require.Equal(t, "Skipped", status.Node("test-dev").Phase)
-	require.Equal(t, "two", parameter(t, l, "/e2e/order"))
+	require.Equal(t, "two", parameter(t, l, "/e2e/"+name))
 
 	_, status = finish(t, p, first, "allow-older=true")
 	require.Equal(t, "Succeeded", status.Phase, "%+v", status)
 	require.Equal(t, "true", status.Node("deploy-dev").Output("deployed"))
-	require.Equal(t, "one", parameter(t, l, "/e2e/order"))
+	require.Equal(t, "one", parameter(t, l, "/e2e/"+name))
 }
 
 // TestRun_StaleTopologyIsReplaced: a run adds an environment to the pipeline

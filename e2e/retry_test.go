@@ -11,12 +11,24 @@ import (
 
 // TestRetry_CompletesTheRunInAFreshPod: a stack fails for a reason outside of
 // the commit; that is repaired, and `argo retry` completes the run in a new
-// agent pod without building again.
+// pod without building again.
 func TestRetry_CompletesTheRunInAFreshPod(t *testing.T) {
 	t.Parallel()
+	retryCompletes(t, pluginRunner(), 2)
+}
+
+// The pods are those of four stages and finish, then of two stages and finish.
+func TestRetry_CompletesTheRunInFreshStagePods(t *testing.T) {
+	t.Parallel()
+	retryCompletes(t, containerRunner(), 8)
+}
+
+func retryCompletes(t *testing.T, r runner, pods int) {
+	t.Helper()
 	l := needLab(t)
-	cfg := config(append(npmCI(), "date +%s%N > built-at"), dev("retry", "test -s built-at"))
-	p, commit := newApp(t, l, "retry", cfg, settings{"stack": "retry", "needs": "/e2e/retry-needs-this"})
+	name := "retry" + r.suffix
+	cfg := config(append(npmCI(), "date +%s%N > built-at"), dev(name, "test -s built-at"))
+	p, commit := newApp(t, l, name, cfg, settings{"stack": name, "needs": "/e2e/" + name + "-needs-this"}, r.use)
 	watch, err := l.WatchPods(t.Context(), p.Installation.Namespace)
 	require.NoError(t, err)
 
@@ -24,11 +36,11 @@ func TestRetry_CompletesTheRunInAFreshPod(t *testing.T) {
 	require.Equal(t, "Failed", status.Phase)
 	failed := status.Node("deploy-dev")
 	require.Equal(t, "Failed", failed.Phase)
-	require.Contains(t, failed.Message, "/e2e/retry-needs-this")
+	require.Contains(t, failed.Message, "/e2e/"+name+"-needs-this")
 	require.Regexp(t, `\[(`+string(fault.StackFailed)+`|`+string(fault.ChangeSetFailed)+`)\]`, failed.Message)
 	built := status.Node("build")
 
-	putParameter(t, l, "/e2e/retry-needs-this", "here")
+	putParameter(t, l, "/e2e/"+name+"-needs-this", "here")
 	ctx, cancel := context.WithTimeout(t.Context(), runLimit)
 	defer cancel()
 	require.NoError(t, run.Retry(ctx))
@@ -37,9 +49,9 @@ func TestRetry_CompletesTheRunInAFreshPod(t *testing.T) {
 	require.Equal(t, "Succeeded", status.Phase, "%+v", status)
 	require.Equal(t, built.FinishedAt, status.Node("build").FinishedAt, "the build ran again")
 	require.Equal(t, "Succeeded", status.Node("test-dev").Phase)
-	require.Equal(t, "one", parameter(t, l, "/e2e/retry"))
+	require.Equal(t, "one", parameter(t, l, "/e2e/"+name))
 
 	created, err := watch.Stop(run)
 	require.NoError(t, err)
-	require.Len(t, created, 2, "one agent pod for each try")
+	require.Len(t, created, pods, "%s", created)
 }

@@ -15,11 +15,22 @@ import (
 // has, and fails the build if one of them leads anywhere.
 func TestWorker_CannotReachTheSidecarsSecrets(t *testing.T) {
 	t.Parallel()
+	cannotReachSecrets(t, pluginRunner())
+}
+
+func TestWorker_OfAStagePodCannotReachSecrets(t *testing.T) {
+	t.Parallel()
+	cannotReachSecrets(t, containerRunner())
+}
+
+func cannotReachSecrets(t *testing.T, r runner) {
+	t.Helper()
 	l := needLab(t)
+	name := "secrets" + r.suffix
 	probe, err := os.ReadFile(filepath.Join("testdata", "probe.sh"))
 	require.NoError(t, err)
-	cfg := config(append([]string{"bash probe.sh"}, npmCI()...), dev("secrets"))
-	p, _ := newApp(t, l, "secrets", cfg, settings{"stack": "secrets"})
+	cfg := config(append([]string{"bash probe.sh"}, npmCI()...), dev(name))
+	p, _ := newApp(t, l, name, cfg, settings{"stack": name}, r.use)
 	commit, err := p.Push(t.Context(), gitserver.Change{Write: map[string]string{"probe.sh": string(probe)}})
 	require.NoError(t, err)
 	_, status := finish(t, p, commit)

@@ -16,12 +16,19 @@ import (
 )
 
 // TestShop_TwoAccounts is the main job: one commit of the sample application
-// goes through Argo and the plugin into two accounts, in one pod; a second one
-// updates the stack it changes and leaves the other alone.
+// goes through Argo and aphex into two accounts, with the plugin in one pod; a
+// second one updates the stack it changes and leaves the other alone. The
+// second runner finds the stacks that the first one made.
 func TestShop_TwoAccounts(t *testing.T) {
 	t.Parallel()
+	shopTwoAccounts(t, pluginRunner(), 1)
+	shopTwoAccounts(t, containerRunner(), 8)
+}
+
+func shopTwoAccounts(t *testing.T, r runner, pods int) {
+	t.Helper()
 	l := needLab(t)
-	p, err := l.NewPipeline(t.Context(), "shop")
+	p, err := l.NewPipeline(t.Context(), "shop"+r.suffix, r.use)
 	require.NoError(t, err)
 	source := filepath.Join("..", "examples", "shop")
 	tree := t.TempDir()
@@ -38,7 +45,7 @@ func TestShop_TwoAccounts(t *testing.T) {
 	require.Equal(t, "Succeeded", status.Phase, "%+v", status)
 	created, err := watch.Stop(run)
 	require.NoError(t, err)
-	require.Len(t, created, 1, "one pod for the whole run")
+	require.Len(t, created, pods, "%s", created)
 	requirePhases(t, status, map[string]string{
 		"validate": "Succeeded", "build": "Succeeded", "deploy-pipeline": "Succeeded",
 		"deploy-dev": "Succeeded", "test-dev": "Succeeded", "deploy-prod": "Succeeded", "test-prod": "Succeeded",

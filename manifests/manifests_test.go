@@ -78,7 +78,7 @@ func find(t *testing.T, list []object, kind, name string, into any) {
 
 func TestKustomizations_ListWhatIsThere(t *testing.T) {
 	t.Parallel()
-	for _, dir := range []string{"base", "controller", "policies", "samples/shop"} {
+	for _, dir := range []string{"base", "container", "controller", "policies", "samples/shop"} {
 		data, err := os.ReadFile(filepath.Join(dir, "kustomization.yaml"))
 		require.NoError(t, err)
 		var k struct {
@@ -176,8 +176,9 @@ func TestBase_Rights(t *testing.T) {
 			"workflows": "get watch patch create", "workflowtasksets": "get watch",
 			"workflowtasksets/status": "patch", "workflowtemplates": "get create patch", "configmaps": "get create update patch",
 		},
+		"aphex-workflow-containers": {"workflowtaskresults": "create patch"},
 	}
-	list := objects(t, "base")
+	list := append(objects(t, "base"), objects(t, "container")...)
 	for name, want := range tests {
 		var role rbacv1.Role
 		find(t, list, "Role", name, &role)

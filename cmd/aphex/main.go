@@ -47,6 +47,16 @@ type usageError struct{ err error }
 func (e usageError) Error() string { return e.err.Error() }
 func (e usageError) Unwrap() error { return e.err }
 
+// exitError ends the program with a code of its own; err has been phrased for
+// people.
+type exitError struct {
+	code int
+	err  error
+}
+
+func (e exitError) Error() string { return e.err.Error() }
+func (e exitError) Unwrap() error { return e.err }
+
 // run executes one command line and returns the exit code.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root := newRoot()
@@ -66,6 +76,10 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if usage, ok := errors.AsType[usageError](err); ok {
 		_, _ = fmt.Fprintf(stderr, "error  %s\nfix    see `aphex --help`\n", usage)
 		return exitUsage
+	}
+	if exit, ok := errors.AsType[exitError](err); ok {
+		_, _ = fmt.Fprintf(stderr, "error  %s\n", exit)
+		return exit.code
 	}
 	f := fault.From(err)
 	_, _ = fmt.Fprintf(stderr, "error  %s   [%s]\n", err, f.Reason)

@@ -34,6 +34,8 @@ import (
 // taskFlags are the flags of `aphex task`.
 type taskFlags struct {
 	dir, repo, commit, branch, config, pipeline, environment, run, region, endpoint, gitCredentials string
+	// pod is set in a pod of a Workflow.
+	pod podFlags
 }
 
 // localStages can run without a cluster.
@@ -45,15 +47,22 @@ func newTask() *cobra.Command {
 	f := taskFlags{}
 	cmd := &cobra.Command{
 		Use:   "task STAGE",
-		Short: "Run one stage of a pipeline in the foreground, without a cluster",
+		Short: "Run one stage of a pipeline in the foreground",
 		Long: `Runs one stage (` + strings.Join(localStages(), ", ") + `) on this machine: a worker
 is started for the user's commands, a folder stands for the bucket, and AWS
 credentials are those of the environment. Stages of one --run share their
 workspace, so build, deploy-env and test can follow one another.
 
-The user's commands run as you do, on this machine: run only what you trust.`,
+The user's commands run as you do, on this machine: run only what you trust.
+
+With --workflow the stage is run in a pod of that Workflow instead, beside a
+worker, with the settings that ` + "`aphex plugin`" + ` has: what a pipeline
+with runner: container does.`,
 		Args: exactArgs(1, "one argument: the stage"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if f.pod.workflow != "" {
+				return runInPod(cmd, args[0], f)
+			}
 			if !slices.Contains(localStages(), args[0]) {
 				return usageError{fmt.Errorf("stage %q cannot be run here; allowed are %s", args[0], strings.Join(localStages(), ", "))}
 			}
@@ -71,6 +80,7 @@ The user's commands run as you do, on this machine: run only what you trust.`,
 	flags.StringVar(&f.run, "run", "local", "name of the run; stages of one run share their workspace")
 	flags.StringVar(&f.region, "region", "", "AWS region of the base credentials")
 	flags.StringVar(&f.endpoint, "endpoint-url", "", "AWS endpoint, for emulators")
+	f.pod.add(flags)
 	flags.StringVar(&f.gitCredentials, "git-credentials", "", "folder with files username and password")
 	return cmd
 }

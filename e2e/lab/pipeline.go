@@ -35,8 +35,10 @@ func (l *Lab) InstallPlugin(ctx context.Context) error {
 			return err
 		}
 	}
-	if _, err := l.Kubectl(ctx, nil, "apply", "--server-side", "-n", l.Cluster.Namespace(), "-k", filepath.Join(l.cfg.Root, "manifests", "base")); err != nil {
-		return err
+	for _, part := range []string{"base", "container"} {
+		if _, err := l.Kubectl(ctx, nil, "apply", "--server-side", "-n", l.Cluster.Namespace(), "-k", filepath.Join(l.cfg.Root, "manifests", part)); err != nil {
+			return err
+		}
 	}
 	secret, err := yaml.Marshal(map[string]any{
 		"apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/basic-auth",
@@ -51,8 +53,9 @@ func (l *Lab) InstallPlugin(ctx context.Context) error {
 }
 
 // NewPipeline makes a bucket and the installation of a pipeline whose
-// repository is name; the repository itself comes with the first push.
-func (l *Lab) NewPipeline(ctx context.Context, name string) (*Pipeline, error) {
+// repository is name; the repository itself comes with the first push. Changes
+// are made to the installation before anything else is.
+func (l *Lab) NewPipeline(ctx context.Context, name string, changes ...func(*pipeline.Installation)) (*Pipeline, error) {
 	inst := pipeline.Installation{
 		Pipeline: name, Namespace: l.Cluster.Namespace(), RepoURL: l.Git.URL(name),
 		Bucket: "aphex-" + name, Region: "eu-west-1", EndpointURL: l.AWS.Endpoint(),
@@ -61,7 +64,11 @@ func (l *Lab) NewPipeline(ctx context.Context, name string) (*Pipeline, error) {
 		WorkerEnv: map[string]string{
 			"npm_config_registry": l.NpmRegistry(), "npm_config_replace_registry_host": "always", "npm_config_update_notifier": "false",
 		},
-	}.WithDefaults()
+	}
+	for _, change := range changes {
+		change(&inst)
+	}
+	inst = inst.WithDefaults()
 	if err := inst.Validate(); err != nil {
 		return nil, err
 	}

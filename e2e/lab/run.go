@@ -15,6 +15,8 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/aphex-pipeline/aphex/tasks/task"
 )
 
 // pollEvery is the interval of polls whose deadline is the caller's context.
@@ -33,7 +35,7 @@ type Status struct {
 	UID     string `json:"uid"`
 	Phase   string `json:"phase"`
 	Message string `json:"message"`
-	// Nodes are the plugin nodes in the order they began.
+	// Nodes are the stages' nodes in the order they began.
 	Nodes []Node `json:"nodes"`
 }
 
@@ -103,6 +105,10 @@ func statusOf(obj *unstructured.Unstructured) (Status, error) {
 	}
 	s := Status{UID: string(obj.GetUID()), Phase: wire.Status.Phase, Message: wire.Status.Message}
 	for _, n := range wire.Status.Nodes {
+		// The node of a pod has a message of Argo's only if it failed.
+		if n.Message == "" {
+			n.Message = n.Output(task.OutputMessage)
+		}
 		if n.Type != "DAG" && n.Type != "Steps" && n.Type != "TaskGroup" && n.Type != "StepGroup" {
 			s.Nodes = append(s.Nodes, n)
 		}

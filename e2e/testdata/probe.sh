@@ -22,7 +22,7 @@ env | grep -E '^(AWS_(ACCESS|SECRET|SESSION|ROLE|WEB|CONTAINER_AUTHORIZATION)|AR
 
 attempt # processes of other containers
 for pid in /proc/[0-9]*; do
-  if tr '\0' ' ' < "$pid/cmdline" 2>/dev/null | grep -q 'aphex plugin\|argoexec'; then leak "$pid belongs to another container"; fi
+  if tr '\0' ' ' < "$pid/cmdline" 2>/dev/null | grep -q 'aphex plugin\|aphex task\|argoexec'; then leak "$pid belongs to another container"; fi
 done
 
 attempt # environments and memory of visible processes
@@ -38,9 +38,11 @@ try:
     print(urllib.request.urlopen(request, timeout=5).status)
 except urllib.error.HTTPError as error:
     print(error.code)
+except OSError:
+    print("nobody")  # a stage's own pod has no plugin
 PY
 )
-[ "$code" = 403 ] || leak "the plugin answered $code to a call without a token"
+[ "$code" = 403 ] || [ "$code" = nobody ] || leak "the plugin answered $code to a call without a token"
 
 attempt # git credentials in the checkout
 grep -rqs 'git-password''-of-the-lab' . "$HOME" && leak "the git password is in the workspace"

@@ -26,6 +26,14 @@ const (
 	DefaultTTLDays = 14
 )
 
+// The values of Installation.Runner.
+const (
+	// RunnerPlugin runs all stages of a run in its agent pod.
+	RunnerPlugin = "plugin"
+	// RunnerContainer runs each stage in a pod of its own.
+	RunnerContainer = "container"
+)
+
 // InstallationKey is the key of the installation's ConfigMap that holds it.
 const InstallationKey = "installation.yaml"
 
@@ -48,6 +56,9 @@ type Installation struct {
 	Namespace string `yaml:"namespace"`
 	// ControllerNamespace is the namespace of Argo's controller.
 	ControllerNamespace string `yaml:"controllerNamespace,omitempty"`
+	// Runner is RunnerPlugin or RunnerContainer; the latter is for clusters
+	// whose controller does not run executor plugins.
+	Runner string `yaml:"runner,omitempty"`
 	// RepoURL is the repository's URL, http, https or ssh, without
 	// credentials. Required.
 	RepoURL string `yaml:"repoUrl"`
@@ -136,6 +147,7 @@ type AWSIdentity struct {
 // default.
 func (i Installation) WithDefaults() Installation {
 	i.ControllerNamespace = cmp.Or(i.ControllerNamespace, DefaultControllerNamespace)
+	i.Runner = cmp.Or(i.Runner, RunnerPlugin)
 	i.Branch = cmp.Or(i.Branch, DefaultBranch)
 	i.ConfigPath = cmp.Or(i.ConfigPath, DefaultFile)
 	i.ImagePullPolicy = cmp.Or(i.ImagePullPolicy, DefaultPullPolicy)

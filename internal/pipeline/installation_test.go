@@ -29,7 +29,7 @@ func TestLoadInstallation_FillsInDefaults(t *testing.T) {
 	inst, err := pipeline.LoadInstallation("installation.yaml", []byte(minimalInstallation))
 	require.NoError(t, err)
 	require.Equal(t, pipeline.Installation{
-		Pipeline: "shop", Namespace: "team", ControllerNamespace: "argo",
+		Pipeline: "shop", Namespace: "team", ControllerNamespace: "argo", Runner: "plugin",
 		RepoURL: "https://git.example.com/team/shop.git", Branch: "main", ConfigPath: "aphex-config.yaml",
 		Bucket: "team-artifacts", Region: "eu-west-1",
 		Images:          pipeline.Images{Plugin: "aphex/plugin:1.0", Worker: "aphex/worker:1.0"},
@@ -54,6 +54,7 @@ region: Frankfurt
 endpointUrl: localhost:4566
 images:
   plugin: "a b"
+runner: docker
 imagePullPolicy: Sometimes
 imagePullSecrets: [ok, "not ok"]
 gitSecret: "{{x}}"
@@ -77,12 +78,12 @@ artifactRepository: {configMap: UP, key: "{{x}}"}
 	require.Equal(t, map[string]string{
 		"pipeline": "1:11", "namespace": "2:12", "repoUrl": "3:10", "branch": "4:9", "configPath": "5:13",
 		"bucket": "6:9", "bucketPrefix": "7:15", "region": "8:9", "endpointUrl": "9:14",
-		"images.plugin": "11:11", "images.worker": "11:3", "imagePullPolicy": "12:18", "imagePullSecrets[1]": "13:24",
-		"gitSecret": "14:12", "aws.roleArn": "16:3",
-		"workerResources.requests.cpu": "18:19", "workerResources.requests.gpu": "18:30",
-		"workerEnv.AWS_PROFILE": "19:35", "workerEnv.a b": "19:45", "workerEnv.Q": "19:51", "workerEnv.P": "19:60",
-		"argoUrl": "20:10", "serviceAccount": "21:17", "ttlDays": "22:10",
-		"artifactRepository.configMap": "23:33", "artifactRepository.key": "23:42",
+		"images.plugin": "11:11", "images.worker": "11:3", "runner": "12:9", "imagePullPolicy": "13:18", "imagePullSecrets[1]": "14:24",
+		"gitSecret": "15:12", "aws.roleArn": "17:3",
+		"workerResources.requests.cpu": "19:19", "workerResources.requests.gpu": "19:30",
+		"workerEnv.AWS_PROFILE": "20:35", "workerEnv.a b": "20:45", "workerEnv.Q": "20:51", "workerEnv.P": "20:60",
+		"argoUrl": "21:10", "serviceAccount": "22:17", "ttlDays": "23:10",
+		"artifactRepository.configMap": "24:33", "artifactRepository.key": "24:42",
 	}, found)
 }
 
@@ -218,7 +219,7 @@ func TestInstallation_AcceptedValuesAreHarmless(t *testing.T) {
 		value := rapid.OneOf(rapid.String(), rapid.StringMatching(`(https://)?[A-Za-z0-9._/:@{}"'\\ \n-]{1,12}`)).Draw(t, "value")
 		changed := inst
 		fields := []*string{
-			&changed.Pipeline, &changed.Namespace, &changed.RepoURL, &changed.Branch, &changed.ConfigPath, &changed.Bucket,
+			&changed.Pipeline, &changed.Namespace, &changed.Runner, &changed.RepoURL, &changed.Branch, &changed.ConfigPath, &changed.Bucket,
 			&changed.BucketPrefix, &changed.Region, &changed.EndpointURL, &changed.Images.Plugin, &changed.Images.Worker,
 			&changed.ImagePullPolicy, &changed.GitSecret, &changed.AWS.RoleARN, &changed.AWS.Audience, &changed.ArgoURL, &changed.ServiceAccount,
 		}

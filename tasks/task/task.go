@@ -47,6 +47,9 @@ const (
 	OutputRecord = "record"
 	// OutputLogURL of every stage is the s3:// URL of its complete log.
 	OutputLogURL = "log-url"
+	// OutputMessage is the message of a stage that has a pod of its own: Argo
+	// gives such a node a message only if it fails.
+	OutputMessage = "message"
 )
 
 // Outputs returns the output parameters a stage declares, in a fixed order.

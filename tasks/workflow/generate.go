@@ -99,7 +99,7 @@ func checkNames(nodes []pipeline.Node, file string) error {
 
 func build(nodes []pipeline.Node, digest string, inst pipeline.Installation, patch string) manifest {
 	name := quoted(inst.Pipeline)
-	return manifest{
+	m := manifest{
 		APIVersion: "argoproj.io/v1alpha1",
 		Kind:       "WorkflowTemplate",
 		Metadata: metadata{
@@ -131,11 +131,15 @@ func build(nodes []pipeline.Node, digest string, inst pipeline.Installation, pat
 				RunAsNonRoot: true, RunAsUser: uidPlugin, FSGroup: groupShared,
 				SeccompProfile: seccompProfile{Type: "RuntimeDefault"},
 			},
-			PodMetadata:  podMetadata(name),
+			PodMetadata:  podMetadata(name, "main"),
 			PodSpecPatch: block(patch),
 			Templates:    templates(nodes, digest, inst),
 		},
 	}
+	if inst.Runner == pipeline.RunnerContainer {
+		forStagePods(&m.Spec, inst)
+	}
+	return m
 }
 
 // The labels of a run are evaluated by Argo from its arguments. They never
@@ -173,15 +177,15 @@ func runArguments(inst pipeline.Installation) []parameter {
 	}
 }
 
-// podMetadata keeps the role of the service account to the plugin alone (the
-// EKS webhook adds credentials to all containers that are not named here) and
-// asks autoscalers not to move a running pod.
-func podMetadata(name quoted) metadata {
+// podMetadata keeps the role of the service account to aphex's own container
+// (the EKS webhook adds credentials to all containers that are not named here;
+// argo is Argo's) and asks autoscalers not to move a running pod.
+func podMetadata(name, argo quoted) metadata {
 	return metadata{
 		Labels: map[string]quoted{pipeline.LabelPipeline: name},
 		Annotations: map[string]quoted{
 			"cluster-autoscaler.kubernetes.io/safe-to-evict": "false",
-			"eks.amazonaws.com/skip-containers":              "init,aphex-install,main,worker",
+			"eks.amazonaws.com/skip-containers":              "init,aphex-install," + argo + ",worker",
 			"karpenter.sh/do-not-disrupt":                    "true",
 		},
 	}
@@ -223,6 +227,10 @@ func templates(nodes []pipeline.Node, digest string, inst pipeline.Installation)
 		if node.Stage == task.StageFinish {
 			step.Status = "{{workflow.status}}"
 		}
+		if inst.Runner == pipeline.RunnerContainer {
+			list = append(list, containerTemplate(node, step, inst))
+			continue
+		}
 		list = append(list, template{
 			Name:    quoted(node.Name()),
 			Timeout: startLimit,
@@ -241,7 +249,7 @@ func declared(stage string) []parameter {
 	conditions := []string{task.OutputProceed, task.OutputDeployed}
 	var list []parameter
 	for _, name := range task.Outputs(stage) {
-		from := &valueFrom{}
+		from := &valueFrom{Supplied: &struct{}{}}
 		if slices.Contains(conditions, name) {
 			from.Default = new(quoted("false"))
 		}

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	wfv1 "github.com/argoproj/argo-workflows/v3/pkg/apis/workflow/v1alpha1"
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
 	"pgregory.net/rapid"
@@ -62,6 +63,7 @@ func drawInstallation(t *rapid.T) pipeline.Installation {
 		Branch:       rapid.SampledFrom([]string{"", "main", "1.0", "no", "0x10", "12", "release/2026.11", "1_000", "2026-11-24", "a=b"}).Draw(t, "branch"),
 		Images:       pipeline.Images{Plugin: word.Draw(t, "plugin"), Worker: word.Draw(t, "default worker")},
 	}
+	inst.Runner = rapid.SampledFrom([]string{"", pipeline.RunnerPlugin, pipeline.RunnerContainer}).Draw(t, "runner")
 	if rapid.Bool().Draw(t, "token") {
 		inst.AWS = pipeline.AWSIdentity{ProjectToken: true, RoleARN: "arn:aws:iam::111111111111:role/" + word.Draw(t, "role")}
 	}
@@ -86,10 +88,10 @@ func TestGenerate_Laws(t *testing.T) {
 		var environments, tests []string
 		for i := range tmpl.Spec.Templates {
 			step := &tmpl.Spec.Templates[i]
-			if step.Plugin == nil {
+			body, ok := stepOf(t, step)
+			if !ok {
 				continue
 			}
-			body := bodyOf(t, step)
 			require.Equal(t, inst.Pipeline, body["pipeline"])
 			require.Equal(t, "{{node.name}}", body["node"])
 			switch body["stage"] {
@@ -142,6 +144,23 @@ func checkArguments(t *rapid.T, inst pipeline.Installation, data []byte) {
 	}, values)
 }
 
+// stepOf returns what a template tells its stage, if it is a stage's.
+func stepOf(t *rapid.T, step *wfv1.Template) (map[string]string, bool) {
+	switch {
+	case step.Plugin != nil:
+		return bodyOf(t, step), true
+	case step.Container == nil:
+		return nil, false
+	}
+	body := map[string]string{"stage": step.Container.Command[2]}
+	for _, arg := range step.Container.Args {
+		name, value, ok := strings.Cut(strings.TrimPrefix(arg, "--"), "=")
+		require.True(t, ok, "one argument each: %s", arg)
+		body[name] = value
+	}
+	return body, true
+}
+
 func checkPatch(t *rapid.T, cfg *pipeline.Config, inst pipeline.Installation, patch string) {
 	require.NotContains(t, patch, "{{", "Argo must find no tag to replace")
 	var pod corev1.PodSpec
@@ -150,7 +169,11 @@ func checkPatch(t *rapid.T, cfg *pipeline.Config, inst pipeline.Installation, pa
 	if cfg.Worker.Image != "" {
 		image = cfg.Worker.Image
 	}
-	require.Equal(t, image, pod.Containers[2].Image)
+	worker := &pod.InitContainers[len(pod.InitContainers)-1] // of a stage's pod
+	if inst.Runner != pipeline.RunnerContainer {
+		worker = &pod.Containers[2]
+	}
+	require.Equal(t, image, worker.Image)
 	env := map[string]string{}
 	for _, variable := range pod.Containers[0].Env {
 		env[variable.Name] = variable.Value
@@ -158,7 +181,7 @@ func checkPatch(t *rapid.T, cfg *pipeline.Config, inst pipeline.Installation, pa
 	require.Equal(t, inst.Pipeline, env["APHEX_PIPELINE"])
 	require.Equal(t, inst.Bucket, env["APHEX_BUCKET"])
 	require.Equal(t, inst.BucketPrefix, env["APHEX_BUCKET_PREFIX"])
-	limit, request := pod.Containers[2].Resources.Limits.Memory(), pod.Containers[2].Resources.Requests.Memory()
+	limit, request := worker.Resources.Limits.Memory(), worker.Resources.Requests.Memory()
 	require.GreaterOrEqual(t, limit.Cmp(*request), 0)
 }
 

@@ -199,7 +199,7 @@ func TestGenerate_PatchedAgentPod(t *testing.T) {
 	cfg, inst := load(t, filepath.Join(goldenDir, "shop"))
 	data, err := workflow.Generate(cfg, inst)
 	require.NoError(t, err)
-	patched := patchPod(t, decode(t, data).Spec.PodSpecPatch)
+	patched := patchPod(t, agentPod, decode(t, data).Spec.PodSpecPatch)
 
 	names := func(containers []corev1.Container) (list []string) {
 		for _, c := range containers {
@@ -242,12 +242,12 @@ func TestGenerate_PatchedAgentPod(t *testing.T) {
 	}
 }
 
-// patchPod applies a podSpecPatch to agentPod as Argo's controller does: as a
+// patchPod applies a podSpecPatch to a pod as Argo's controller does: as a
 // strategic merge, after a strict look at the patch.
-func patchPod(t *testing.T, patch string) corev1.PodSpec {
+func patchPod(t *testing.T, unpatched, patch string) corev1.PodSpec {
 	t.Helper()
 	var pod, strict, patched corev1.PodSpec
-	require.NoError(t, kyaml.UnmarshalStrict([]byte(agentPod), &pod))
+	require.NoError(t, kyaml.UnmarshalStrict([]byte(unpatched), &pod))
 	require.NoError(t, kyaml.UnmarshalStrict([]byte(patch), &strict))
 	before, err := json.Marshal(pod)
 	require.NoError(t, err)

@@ -48,6 +48,9 @@ type (
 		TTLStrategy        ttlStrategy      `yaml:"ttlStrategy"`
 		SecurityContext    securityContext  `yaml:"securityContext"`
 		PodMetadata        metadata         `yaml:"podMetadata"`
+		AutomountToken     *bool            `yaml:"automountServiceAccountToken,omitempty"`
+		Executor           *executor        `yaml:"executor,omitempty"`
+		PodGC              *podGC           `yaml:"podGC,omitempty"`
 		PodSpecPatch       block            `yaml:"podSpecPatch"`
 		Templates          []template       `yaml:"templates"`
 	}
@@ -65,8 +68,9 @@ type (
 	}
 
 	valueFrom struct {
-		Supplied struct{} `yaml:"supplied"`
-		Default  *quoted  `yaml:"default,omitempty"`
+		Supplied *struct{} `yaml:"supplied,omitempty"`
+		Path     quoted    `yaml:"path,omitempty"`
+		Default  *quoted   `yaml:"default,omitempty"`
 	}
 
 	workflowMetadata struct {
@@ -106,13 +110,39 @@ type (
 		Type quoted `yaml:"type"`
 	}
 
-	// template is a DAG or a plugin step: exactly one of DAG and Plugin is set.
+	// executor is the identity of Argo's own container in a stage's pod.
+	executor struct {
+		ServiceAccountName quoted `yaml:"serviceAccountName"`
+	}
+
+	podGC struct {
+		Strategy quoted `yaml:"strategy"`
+	}
+
+	// template is a DAG, a plugin step or a container: exactly one of DAG,
+	// Plugin and Container is set.
 	template struct {
-		Name    quoted   `yaml:"name"`
-		Timeout quoted   `yaml:"timeout,omitempty"`
-		DAG     *dag     `yaml:"dag,omitempty"`
-		Plugin  *plugin  `yaml:"plugin,omitempty"`
-		Outputs *outputs `yaml:"outputs,omitempty"`
+		Name          quoted         `yaml:"name"`
+		Timeout       quoted         `yaml:"timeout,omitempty"`
+		RetryStrategy *retryStrategy `yaml:"retryStrategy,omitempty"`
+		DAG           *dag           `yaml:"dag,omitempty"`
+		Plugin        *plugin        `yaml:"plugin,omitempty"`
+		Container     *stepContainer `yaml:"container,omitempty"`
+		Outputs       *outputs       `yaml:"outputs,omitempty"`
+	}
+
+	retryStrategy struct {
+		Limit       quoted `yaml:"limit"`
+		RetryPolicy quoted `yaml:"retryPolicy"`
+	}
+
+	// stepContainer is what a template says of its pod's main container; the
+	// patch says the rest.
+	stepContainer struct {
+		Image           quoted   `yaml:"image"`
+		ImagePullPolicy quoted   `yaml:"imagePullPolicy"`
+		Command         []quoted `yaml:"command"`
+		Args            []quoted `yaml:"args"`
 	}
 
 	dag struct {

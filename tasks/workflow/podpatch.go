@@ -61,6 +61,7 @@ type (
 
 	container struct {
 		Name            string             `json:"name"`
+		RestartPolicy   string             `json:"restartPolicy,omitempty"`
 		Image           string             `json:"image,omitempty"`
 		ImagePullPolicy string             `json:"imagePullPolicy,omitempty"`
 		Command         []string           `json:"command,omitempty"`
@@ -142,7 +143,10 @@ type (
 // two containers, with a boundary between them, of Argo's one. Every value in
 // it was checked by Installation.Validate.
 func podPatch(inst pipeline.Installation) (string, error) {
-	patch := podSpec{
+	if inst.Runner == pipeline.RunnerContainer {
+		return encodePatch(stagePod(inst))
+	}
+	return encodePatch(podSpec{
 		TerminationGracePeriodSeconds: graceSeconds,
 		InitContainers:                []container{installContainer(inst)},
 		Containers: []container{
@@ -151,7 +155,10 @@ func podPatch(inst pipeline.Installation) (string, error) {
 			workerContainer(inst),
 		},
 		Volumes: podVolumes(inst),
-	}
+	})
+}
+
+func encodePatch(patch podSpec) (string, error) {
 	var out bytes.Buffer
 	encoder := json.NewEncoder(&out)
 	encoder.SetEscapeHTML(false)

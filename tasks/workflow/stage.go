@@ -308,7 +308,10 @@ func environmentNodes(template *unstructured.Unstructured) []string {
 			continue
 		}
 		name, _, _ := unstructured.NestedString(fields, "name")
-		if environment, _, _ := unstructured.NestedString(fields, "plugin", "aphex", "environment"); environment != "" {
+		environment, _, _ := unstructured.NestedString(fields, "plugin", "aphex", "environment")
+		args, _, _ := unstructured.NestedStringSlice(fields, "container", "args")
+		isEnvironment := func(arg string) bool { return strings.HasPrefix(arg, argEnvironment) }
+		if environment != "" || slices.ContainsFunc(args, isEnvironment) {
 			names = append(names, name)
 		}
 	}
