@@ -63,6 +63,9 @@ func (p parts) stages() task.Registry {
 		Workspace: files, Store: p.store, Base: p.identity.base,
 		Synth: synthesizer{synth.New(synth.Config{Worker: p.worker, Private: filepath.Join(p.privateDir, "assemblies")})},
 	}
+	if p.records != nil {
+		deployConfig.Events, deployConfig.Redact = p.records, p.identity.redactor.String
+	}
 	validateConfig := validate.Config{
 		Workspace: files, Programs: p.worker, FirstProgram: commands.FirstProgram, Identity: p.identity.prove,
 	}

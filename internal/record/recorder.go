@@ -46,7 +46,7 @@ func (r *Recorder) Begin(ctx context.Context, run Run) error {
 	if run.Stages == nil {
 		run.Stages = []Stage{}
 	}
-	return r.put(ctx, RunKey(run.WorkflowID), run)
+	return r.putRun(ctx, run)
 }
 
 // PutStage writes the record of one stage of run uid, replacing an earlier
@@ -74,7 +74,7 @@ func (r *Recorder) Finish(ctx context.Context, run Run, status Status, at time.T
 	}
 	run.SchemaVersion, run.Stages, run.Status, run.CompletedAt = SchemaVersion, stages, status, new(at)
 	run.Reason = reason(stages)
-	return run, r.store.URL(RunKey(run.WorkflowID)), r.put(ctx, RunKey(run.WorkflowID), run)
+	return run, r.store.URL(RunKey(run.WorkflowID)), r.putRun(ctx, run)
 }
 
 // Run reads a run's record; the error wraps store.ErrNotFound if there is none.

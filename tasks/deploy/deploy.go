@@ -71,6 +71,11 @@ type Guard interface {
 	Enter(ctx context.Context, environment string, expected, next revision.State) error
 }
 
+// EventRecorder keeps the events of stacks.
+type EventRecorder interface {
+	PutEvents(ctx context.Context, e record.Events) error
+}
+
 // Config is what the stage is made of. Workspace, Synth, Store and Base are
 // required.
 type Config struct {
@@ -82,6 +87,11 @@ type Config struct {
 	Guard Guard
 	// Base returns the process's own AWS identity, see awsauth.Base.
 	Base func(ctx context.Context) (aws.Config, error)
+	// Events keeps what CloudFormation says about each stack; nil for nobody.
+	Events EventRecorder
+	// Redact hides secrets in what is kept; nil for as is. The log hides them
+	// by itself.
+	Redact func(string) string
 	// TemplateEndpoint replaces the S3 endpoint CloudFormation reads templates
 	// from; empty for the endpoint of Base, else AWS's own.
 	TemplateEndpoint string
@@ -159,6 +169,8 @@ type deployment struct {
 	publishing *awsauth.Sessions
 	caller     awsauth.Identity
 	warned     map[string]bool
+	// events are those of the stack that is being deployed.
+	events *events
 
 	// dirs are the folders of assemblies.
 	dirs     []string

@@ -104,8 +104,11 @@ func (d *deployment) proveStacks(ctx context.Context, s *selection, stacks []*as
 func (d *deployment) deployer(session awsauth.Session) *cfn.Deployer {
 	return cfn.New(cfn.Config{
 		AWS: session.Config, Account: d.target.Account, Journal: d.env.Effects, TemplateEndpoint: d.stage.cfg.TemplateEndpoint,
-		OnNote:  func(text string) { d.say("%s", text) },
-		OnEvent: d.event,
+		OnNote: func(text string) { d.say("%s", text) },
+		OnEvent: func(e cfn.Event) {
+			d.event(e)
+			d.events.add(e)
+		},
 	})
 }
 
@@ -137,6 +140,8 @@ func (d *deployment) deployStack(ctx context.Context, s *selection, stack *assem
 		return err
 	}
 	began := d.stage.now()
+	d.events = newEvents()
+	defer d.storeEvents(ctx, stack.Name)
 	result, err := d.deployer(session).Deploy(ctx, cfn.Input{
 		StackName: stack.Name, Template: template, TemplateURL: s.places.Replace(stack.TemplateAssetURL),
 		Tags: stack.Tags, RoleARN: s.places.Replace(stack.ExecutionRoleARN), NotificationARNs: stack.NotificationARNs,

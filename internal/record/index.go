@@ -1,0 +1,146 @@
+package record
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/aphex-pipeline/aphex/internal/store"
+)
+
+const (
+	// indexPrefix is where each run has an empty object whose name sorts by
+	// the time of the trigger: runs themselves are found by UID only, and
+	// their prefix has every log and snapshot.
+	indexPrefix = "index/runs/"
+	// indexTime sorts as text.
+	indexTime = "20060102T150405.000Z"
+	// readAtOnce bounds how many records are read at the same time.
+	readAtOnce = 8
+)
+
+func indexKey(run Run) string {
+	return indexPrefix + run.TriggeredAt.UTC().Format(indexTime) + "_" + run.WorkflowID
+}
+
+// putRun writes a run's record, findable.
+func (r *Recorder) putRun(ctx context.Context, run Run) error {
+	if _, err := r.store.Put(ctx, indexKey(run), strings.NewReader(""), store.PutOptions{ContentType: "text/plain"}); err != nil {
+		return err
+	}
+	return r.put(ctx, RunKey(run.WorkflowID), run)
+}
+
+// Runs returns the records of the runs triggered last, the latest first, at
+// most limit of them. Stages of runs that are under way are those recorded so
+// far.
+func (r *Recorder) Runs(ctx context.Context, limit int) ([]Run, error) {
+	listed, err := r.store.List(ctx, indexPrefix)
+	if err != nil {
+		return nil, fmt.Errorf("list the runs: %w", err)
+	}
+	listed = listed[max(len(listed)-limit, 0):]
+	slices.Reverse(listed)
+	found := make([]*Run, len(listed))
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(readAtOnce)
+	for i, object := range listed {
+		_, uid, _ := strings.Cut(strings.TrimPrefix(object.Key, indexPrefix), "_")
+		group.Go(func() error {
+			run, err := r.Show(ctx, uid)
+			if errors.Is(err, store.ErrNotFound) { // died in between, or was deleted
+				return nil
+			}
+			found[i] = &run
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return nil, err
+	}
+	runs := make([]Run, 0, len(found))
+	for _, run := range found {
+		if run != nil {
+			runs = append(runs, *run)
+		}
+	}
+	return runs, nil
+}
+
+// Show reads a run's record; one that is not complete has the stages recorded
+// so far. The error wraps store.ErrNotFound if there is none.
+func (r *Recorder) Show(ctx context.Context, uid string) (Run, error) {
+	run, err := r.Run(ctx, uid)
+	if err != nil || run.CompletedAt != nil {
+		return run, err
+	}
+	run.Stages, err = r.stages(ctx, uid)
+	return run, err
+}
+
+// Events are what CloudFormation said about one stack during a run, stored at
+// EventsKey.
+type Events struct {
+	SchemaVersion string `json:"schema_version"`
+	WorkflowID    string `json:"workflow_id"`
+	Environment   string `json:"environment"`
+	Account       string `json:"account"`
+	Region        string `json:"region"`
+	Stack         string `json:"stack"`
+	// Events are in the order they happened. Truncated says that later ones
+	// were left out.
+	Events    []Event `json:"events"`
+	Truncated bool    `json:"truncated,omitempty"`
+}
+
+// Event is one step of a resource.
+type Event struct {
+	Time      time.Time `json:"time"`
+	Status    string    `json:"status"`
+	Type      string    `json:"resource_type"`
+	LogicalID string    `json:"logical_id"`
+	// Path is the construct path; empty if unknown.
+	Path string `json:"construct_path,omitempty"`
+	// Reason is CloudFormation's; often empty.
+	Reason string `json:"reason,omitempty"`
+}
+
+// eventsPrefix is the common prefix of the events of all stacks of a run.
+func eventsPrefix(uid string) string { return "runs/" + uid + "/events/" }
+
+// EventsKey is the object key of a stack's events.
+func EventsKey(uid, environment, stack string) string {
+	return eventsPrefix(uid) + environment + "/" + stack + ".json"
+}
+
+// PutEvents stores the events of a stack.
+func (r *Recorder) PutEvents(ctx context.Context, e Events) error {
+	e.SchemaVersion = SchemaVersion
+	return r.put(ctx, EventsKey(e.WorkflowID, e.Environment, e.Stack), e)
+}
+
+// Events returns what is recorded of stack, in every environment that has one
+// of that name, or of all stacks if stack is empty.
+func (r *Recorder) Events(ctx context.Context, uid, stack string) ([]Events, error) {
+	listed, err := r.store.List(ctx, eventsPrefix(uid))
+	if err != nil {
+		return nil, fmt.Errorf("list the events: %w", err)
+	}
+	var all []Events
+	for _, object := range listed {
+		if stack != "" && !strings.HasSuffix(object.Key, "/"+stack+".json") {
+			continue
+		}
+		var e Events
+		if err := r.get(ctx, object.Key, &e); err != nil {
+			return nil, err
+		}
+		all = append(all, e)
+	}
+	return all, nil
+}
