@@ -122,6 +122,8 @@ const (
 	// JournalInvalid is a journal that cannot be read: edited by hand, or of
 	// another version of aphex.
 	JournalInvalid Reason = "JournalInvalid"
+	// EventsMissing is a stack without events in the record of a run.
+	EventsMissing Reason = "EventsMissing"
 	// RunUnknown is a run that cannot be found.
 	RunUnknown Reason = "RunUnknown"
 	// LogMissing is a log that is not in the bucket.

@@ -1,0 +1,275 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/aphex-pipeline/aphex/internal/fault"
+	"github.com/aphex-pipeline/aphex/internal/kube"
+	"github.com/aphex-pipeline/aphex/internal/record"
+	"github.com/aphex-pipeline/aphex/internal/store"
+)
+
+// defaultRuns is how many runs are listed: a screen of them.
+const defaultRuns = 20
+
+// recordFlags are the flags of the commands that show records. Which bucket
+// they read is found as `aphex logs` does.
+type recordFlags struct {
+	logsFlags
+
+	output string
+	limit  int
+}
+
+func (f *recordFlags) register(cmd *cobra.Command) {
+	flags := cmd.Flags()
+	flags.StringVarP(&f.namespace, "namespace", "n", "", "namespace of the pipeline (default: that of the kubeconfig's context)")
+	flags.StringVar(&f.kubeconfig, "kubeconfig", "", "path of the kubeconfig (default: KUBECONFIG, then ~/.kube/config)")
+	flags.StringVar(&f.dir, "dir", "", "folder of `aphex task` instead of a cluster and a bucket")
+	flags.StringVarP(&f.output, "output", "o", "table", "table or json")
+}
+
+func (f *recordFlags) check() error {
+	if f.output != "table" && f.output != "json" {
+		return usageError{fmt.Errorf("--output is %q: table and json are allowed", f.output)}
+	}
+	return nil
+}
+
+const recordsHelp = `The records are read from the pipeline's bucket, which its installation in the
+cluster names; AWS credentials are those of your environment.`
+
+func newRuns() *cobra.Command {
+	f := recordFlags{}
+	cmd := &cobra.Command{
+		Use:   "runs",
+		Short: "List the runs of a pipeline, the latest first",
+		Long: `Lists the runs of a pipeline, the latest first, those under way included. Runs
+stay in the list after their Workflow has been removed from the cluster.
+
+` + recordsHelp,
+		Args: exactArgs(0, "no arguments"),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			switch {
+			case f.pipeline == "" && f.dir == "":
+				return usageError{errors.New("--pipeline is required")}
+			case f.limit < 1:
+				return usageError{fmt.Errorf("--limit is %d: at least 1 is needed", f.limit)}
+			}
+			if err := f.check(); err != nil {
+				return err
+			}
+			runs, err := f.runs(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if f.output == "json" {
+				return writeJSON(cmd.OutOrStdout(), runs)
+			}
+			return writeRuns(cmd.OutOrStdout(), runs, time.Now())
+		},
+	}
+	f.register(cmd)
+	cmd.Flags().StringVar(&f.pipeline, "pipeline", "", "name of the pipeline")
+	cmd.Flags().IntVar(&f.limit, "limit", defaultRuns, "how many runs to list")
+	return cmd
+}
+
+func newRun() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "run", Short: "Look at one run",
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return usageError{fmt.Errorf("unknown command %q", "run "+args[0])}
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	f := recordFlags{}
+	show := &cobra.Command{
+		Use:   "show RUN",
+		Short: "Show what happened in a run, stage by stage",
+		Long: `Shows the record of a run: what it was made of, its stages, how long they took
+and why they failed. With -o json it is the document of the published schema.
+
+RUN is the name of the Workflow, or its UID with --pipeline.
+
+` + recordsHelp,
+		Args: exactArgs(1, "one argument: the run"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := f.check(); err != nil {
+				return err
+			}
+			records, uid, err := f.records(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			run, err := records.Show(cmd.Context(), uid)
+			if err != nil {
+				return unrecorded(args[0], err)
+			}
+			if f.output == "json" {
+				return writeJSON(cmd.OutOrStdout(), run)
+			}
+			return writeRun(cmd.OutOrStdout(), run, time.Now())
+		},
+	}
+	f.register(show)
+	show.Flags().StringVar(&f.pipeline, "pipeline", "", "pipeline of a run that is given by its UID")
+	cmd.AddCommand(show)
+	return cmd
+}
+
+func newEvents() *cobra.Command {
+	f := recordFlags{}
+	cmd := &cobra.Command{
+		Use:   "events RUN [STACK]",
+		Short: "Print what CloudFormation said about a stack during a run",
+		Long: `Prints the events of one stack, or of all stacks, that a run deployed, nested
+stacks included, in the order they happened. A stack that was as wanted has none.
+
+RUN is the name of the Workflow, or its UID with --pipeline.
+
+` + recordsHelp,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) < 1 || len(args) > 2 {
+				return usageError{fmt.Errorf("expected a run and at most one stack, got %d arguments", len(args))}
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := f.check(); err != nil {
+				return err
+			}
+			records, uid, err := f.records(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			stack := append(args, "")[1]
+			events, err := records.Events(cmd.Context(), uid, stack)
+			if err != nil {
+				return err
+			}
+			if len(events) == 0 {
+				return noEvents(cmd.Context(), records, args[0], uid, stack)
+			}
+			if f.output == "json" {
+				return writeJSON(cmd.OutOrStdout(), events)
+			}
+			return writeEvents(cmd.OutOrStdout(), events)
+		},
+	}
+	f.register(cmd)
+	cmd.Flags().StringVar(&f.pipeline, "pipeline", "", "pipeline of a run that is given by its UID")
+	return cmd
+}
+
+// noEvents says why there is nothing to print.
+func noEvents(ctx context.Context, records *record.Recorder, name, uid, stack string) error {
+	if _, err := records.Show(ctx, uid); err != nil {
+		return unrecorded(name, err)
+	}
+	all, err := records.Events(ctx, uid, "")
+	if err != nil {
+		return err
+	}
+	op := "find the events of run " + name
+	if stack == "" || len(all) == 0 {
+		return fault.Newf(fault.User, fault.EventsMissing, op, "See `aphex run show "+name+"`: stacks that were as wanted have no events", "no stack has any")
+	}
+	var names []string
+	for _, e := range all {
+		names = append(names, e.Stack)
+	}
+	slices.Sort(names)
+	return fault.Newf(fault.User, fault.EventsMissing, op, "Name one of them", "stack %s has none; there are events of %s", stack, joined(slices.Compact(names)))
+}
+
+func unrecorded(name string, err error) error {
+	if !errors.Is(err, store.ErrNotFound) {
+		return err
+	}
+	return fault.Newf(fault.User, fault.RunUnknown, "read the record of run "+name,
+		"See `aphex runs`; the record is there once the run's first stage has begun", "the bucket has none")
+}
+
+// records opens the records among which a run's are, and returns its UID.
+func (f *recordFlags) records(ctx context.Context, name string) (*record.Recorder, string, error) {
+	if f.dir != "" {
+		return record.New(store.NewDir(filepath.Join(f.dir, name, "bucket"))), name, nil
+	}
+	client, err := f.cluster()
+	if err != nil {
+		return nil, "", err
+	}
+	uid, pipelineName, err := f.find(ctx, client, name)
+	if err != nil {
+		return nil, "", err
+	}
+	bucket, err := f.bucket(ctx, client, pipelineName)
+	if err != nil {
+		return nil, "", err
+	}
+	return record.New(bucket), uid, nil
+}
+
+// cluster is where the installation is, in the namespace that is set then.
+func (f *recordFlags) cluster() (*kube.Client, error) {
+	client, err := kube.FromKubeconfig(f.kubeconfig)
+	if err != nil {
+		return nil, fault.Wrap(fault.User, fault.KubernetesRejected, "find the cluster", "Set KUBECONFIG or --kubeconfig", err)
+	}
+	if f.namespace == "" {
+		f.namespace, err = kube.ContextNamespace(f.kubeconfig)
+	}
+	return client, err
+}
+
+func (f *recordFlags) runs(ctx context.Context) ([]record.Run, error) {
+	if f.dir != "" {
+		return f.localRuns(ctx)
+	}
+	client, err := f.cluster()
+	if err != nil {
+		return nil, err
+	}
+	bucket, err := f.bucket(ctx, client, f.pipeline)
+	if err != nil {
+		return nil, err
+	}
+	return record.New(bucket).Runs(ctx, f.limit)
+}
+
+// localRuns are those of `aphex task`, each of which has a bucket of its own.
+func (f *recordFlags) localRuns(ctx context.Context) ([]record.Run, error) {
+	folders, err := os.ReadDir(f.dir)
+	if err != nil {
+		return nil, fault.Wrap(fault.User, fault.RunUnknown, "list the runs in "+f.dir, "Give the folder that `aphex task --dir` was given", err)
+	}
+	runs := []record.Run{}
+	for _, folder := range folders {
+		if !folder.IsDir() {
+			continue
+		}
+		found, err := record.New(store.NewDir(filepath.Join(f.dir, folder.Name(), "bucket"))).Runs(ctx, f.limit)
+		if err != nil {
+			return nil, err
+		}
+		for _, run := range found {
+			if f.pipeline == "" || run.Pipeline == f.pipeline {
+				runs = append(runs, run)
+			}
+		}
+	}
+	slices.SortStableFunc(runs, func(a, b record.Run) int { return b.TriggeredAt.Compare(a.TriggeredAt) })
+	return runs[:min(len(runs), f.limit)], nil
+}

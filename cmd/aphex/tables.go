@@ -1,0 +1,137 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/aphex-pipeline/aphex/internal/record"
+)
+
+// shownMessage is how much of a message a table shows; JSON has all of it.
+const shownMessage = 100
+
+func writeJSON(w io.Writer, v any) error {
+	out := json.NewEncoder(w)
+	out.SetEscapeHTML(false)
+	out.SetIndent("", "  ")
+	return out.Encode(v)
+}
+
+// table writes rows of aligned columns.
+func table(w io.Writer, rows ...[]string) error {
+	out := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for _, row := range rows {
+		for i, cell := range row {
+			row[i] = plain(cell)
+		}
+		if _, err := fmt.Fprintln(out, strings.TrimRight(strings.Join(row, "\t"), "\t")); err != nil {
+			return err
+		}
+	}
+	return out.Flush()
+}
+
+// plain makes a cell one line without control characters: branches, messages
+// and reasons are others' words, and this is a terminal.
+func plain(cell string) string {
+	return strings.Join(strings.FieldsFunc(strings.ToValidUTF8(cell, "\uFFFD"), func(r rune) bool {
+		return r < ' ' || r >= 0x7f && r < 0xa0
+	}), " ")
+}
+
+func writeRuns(w io.Writer, runs []record.Run, now time.Time) error {
+	rows := [][]string{{"RUN", "COMMIT", "BRANCH", "STATUS", "REASON", "TRIGGERED", "DURATION"}}
+	for _, r := range runs {
+		rows = append(rows, []string{
+			r.WorkflowName, short(r.CommitSHA), or(r.Branch), string(r.Status), or(r.Reason),
+			r.TriggeredAt.UTC().Format(time.DateTime), took(r.TriggeredAt, r.CompletedAt, now),
+		})
+	}
+	return table(w, rows...)
+}
+
+func writeRun(w io.Writer, r record.Run, now time.Time) error {
+	status := string(r.Status)
+	if r.Reason != "" {
+		status += " (" + r.Reason + ")"
+	}
+	head := [][]string{
+		{"Run", r.WorkflowName}, {"UID", r.WorkflowID}, {"Pipeline", r.Pipeline + " in namespace " + r.Namespace},
+		{"Commit", r.CommitSHA}, {"Branch", or(r.Branch)}, {"Repository", or(r.RepoURL)}, {"Status", status},
+		{"Triggered", r.TriggeredAt.UTC().Format(time.DateTime)}, {"Duration", took(r.TriggeredAt, r.CompletedAt, now)}, {""},
+	}
+	if err := table(w, head...); err != nil {
+		return err
+	}
+	rows := [][]string{{"STAGE", "STATUS", "STARTED", "DURATION", "REASON", "MESSAGE"}}
+	for _, s := range r.Stages {
+		message := s.Message
+		if s.ErrorMessage != nil {
+			message = *s.ErrorMessage
+		}
+		rows = append(rows, []string{
+			s.StageName, string(s.Status), s.StartedAt.UTC().Format(time.TimeOnly), took(s.StartedAt, s.CompletedAt, now), or(s.Reason), cut(message),
+		})
+	}
+	return table(w, rows...)
+}
+
+func writeEvents(w io.Writer, all []record.Events) error {
+	for i, stack := range all {
+		head := fmt.Sprintf("%s in %s (account %s, %s)", stack.Stack, stack.Environment, stack.Account, stack.Region)
+		if i > 0 {
+			head = "\n" + head
+		}
+		if _, err := fmt.Fprintln(w, head); err != nil {
+			return err
+		}
+		rows := [][]string{{"TIME", "STATUS", "TYPE", "LOGICAL ID", "REASON"}}
+		for _, e := range stack.Events {
+			id := e.LogicalID
+			if e.Path != "" {
+				id += " (" + e.Path + ")"
+			}
+			rows = append(rows, []string{e.Time.UTC().Format(time.DateTime), e.Status, e.Type, id, e.Reason})
+		}
+		if stack.Truncated {
+			rows = append(rows, []string{"…", "later ones were left out"})
+		}
+		if err := table(w, rows...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func joined(names []string) string { return strings.Join(names, ", ") }
+
+func short(commit string) string {
+	return commit[:min(len(commit), 12)]
+}
+
+// or is the cell of a value that may be empty.
+func or(value string) string {
+	if value == "" {
+		return "-"
+	}
+	return value
+}
+
+func cut(message string) string {
+	if runes := []rune(message); len(runes) > shownMessage {
+		return string(runes[:shownMessage]) + "…"
+	}
+	return message
+}
+
+// took is how long something took, or has taken until now.
+func took(began time.Time, ended *time.Time, now time.Time) string {
+	if ended == nil {
+		return max(now.Sub(began), 0).Round(time.Second).String() + " so far"
+	}
+	return max(ended.Sub(began), 0).Round(time.Second).String()
+}

@@ -1,0 +1,71 @@
+package main
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/aphex-pipeline/aphex/internal/kube/kubetest"
+	"github.com/aphex-pipeline/aphex/internal/record"
+)
+
+func at(minute int) time.Time { return time.Date(2026, 11, 24, 6, minute, 0, 0, time.UTC) }
+
+func TestTables_RunsAndStages(t *testing.T) {
+	t.Parallel()
+	failure := "deploy dev: resource Fn was rejected\nby \x1b[31mLambda"
+	run := record.Run{
+		WorkflowName: "shop-1", WorkflowID: "u1", Namespace: "team", Pipeline: "shop", CommitSHA: strings.Repeat("ab", 20), Branch: "main",
+		Status: record.Failed, Reason: "StackFailed", TriggeredAt: at(0), CompletedAt: new(at(7)),
+		Stages: []record.Stage{
+			{StageName: "build", Status: record.Succeeded, StartedAt: at(1), CompletedAt: new(at(3)), Message: strings.Repeat("ü", 150)},
+			{StageName: "deploy-env-dev", Status: record.Failed, StartedAt: at(3), CompletedAt: new(at(6)), Reason: "StackFailed", ErrorMessage: &failure},
+		},
+	}
+	var out strings.Builder
+	require.NoError(t, writeRuns(&out, []record.Run{run, {WorkflowName: "shop-0", Status: record.Running, TriggeredAt: at(1)}}, at(2)))
+	require.Equal(t, `RUN     COMMIT        BRANCH  STATUS   REASON       TRIGGERED            DURATION
+shop-1  abababababab  main    failed   StackFailed  2026-11-24 06:00:00  7m0s
+shop-0                -       running  -            2026-11-24 06:01:00  1m0s so far
+`, out.String())
+
+	out.Reset()
+	require.NoError(t, writeRun(&out, run, at(9)))
+	require.Contains(t, out.String(), "Status      failed (StackFailed)\n")
+	require.Contains(t, out.String(), "build           succeeded  06:01:00  2m0s      -            "+strings.Repeat("ü", 100)+"…\n")
+	require.Contains(t, out.String(), "deploy-env-dev  failed     06:03:00  3m0s      StackFailed  deploy dev: resource Fn was rejected by  [31mLambda\n",
+		"nothing of another's words moves the terminal")
+}
+
+func TestTables_Events(t *testing.T) {
+	t.Parallel()
+	var out strings.Builder
+	require.NoError(t, writeEvents(&out, []record.Events{{
+		Environment: "dev", Account: "111111111111", Region: "eu-west-1", Stack: "shop-api", Truncated: true,
+		Events: []record.Event{{Time: at(1), Status: "CREATE_FAILED", Type: "AWS::SSM::Parameter", LogicalID: "P", Path: "shop-api/P", Reason: "no"}},
+	}, {Environment: "prod", Stack: "shop-api"}}))
+	require.Equal(t, `shop-api in dev (account 111111111111, eu-west-1)
+TIME                 STATUS         TYPE                 LOGICAL ID      REASON
+2026-11-24 06:01:00  CREATE_FAILED  AWS::SSM::Parameter  P (shop-api/P)  no
+…                    later ones were left out
+
+shop-api in prod (account , )
+TIME  STATUS  TYPE  LOGICAL ID  REASON
+`, out.String())
+}
+
+// TestRecordFlags_FindTheBucket: the run's label leads to the installation,
+// which leads to the bucket.
+func TestRecordFlags_FindTheBucket(t *testing.T) {
+	t.Parallel()
+	server := kubetest.New(t)
+	f := recordFlags{logsFlags: logsFlags{namespace: "team"}}
+	_, _, err := f.find(t.Context(), server.Client(t), "shop-1")
+	require.ErrorContains(t, err, "there is no such Workflow")
+	f.pipeline = "shop"
+	uid, name, err := f.find(t.Context(), server.Client(t), "uid-1")
+	require.NoError(t, err)
+	require.Equal(t, []string{"uid-1", "shop"}, []string{uid, name})
+}

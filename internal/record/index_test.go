@@ -1,0 +1,67 @@
+package record
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/aphex-pipeline/aphex/internal/store"
+)
+
+func TestRuns_TheLatestFirst(t *testing.T) {
+	t.Parallel()
+	bucket := store.NewDir(t.TempDir())
+	r := New(bucket)
+	begin := time.Date(2026, 11, 24, 6, 0, 0, 0, time.UTC)
+	for i := range 12 { // u11 is the latest; names do not sort like times
+		require.NoError(t, r.Begin(t.Context(), Run{WorkflowID: fmt.Sprintf("u%d", i), TriggeredAt: begin.Add(time.Duration(i) * time.Minute)}))
+	}
+	require.NoError(t, r.PutStage(t.Context(), "u11", Stage{StageName: "build", Stage: "build", Status: Running}))
+	_, _, err := r.Finish(t.Context(), Run{WorkflowID: "u10"}, Succeeded, begin.Add(time.Hour))
+	require.NoError(t, err)
+	// A retry keeps its place.
+	require.NoError(t, r.Begin(t.Context(), Run{WorkflowID: "u9", TriggeredAt: begin.Add(time.Hour)}))
+	// A run whose record is gone is passed over.
+	_, err = bucket.Put(t.Context(), indexKey(Run{WorkflowID: "lost", TriggeredAt: begin.Add(2 * time.Hour)}), strings.NewReader(""), store.PutOptions{})
+	require.NoError(t, err)
+
+	runs, err := r.Runs(t.Context(), 4)
+	require.NoError(t, err)
+	var ids []string
+	for _, run := range runs {
+		ids = append(ids, run.WorkflowID)
+	}
+	require.Equal(t, []string{"u11", "u10", "u9"}, ids)
+	require.Len(t, runs[0].Stages, 1, "stages of a run under way are those so far")
+	require.Equal(t, Succeeded, runs[1].Status)
+
+	all, err := r.Runs(t.Context(), 100)
+	require.NoError(t, err)
+	require.Len(t, all, 12)
+	_, err = r.Show(t.Context(), "none")
+	require.ErrorIs(t, err, store.ErrNotFound)
+}
+
+func TestEvents_ByStackAndEnvironment(t *testing.T) {
+	t.Parallel()
+	r := New(store.NewDir(t.TempDir()))
+	for _, environment := range []string{"dev", "prod"} {
+		for _, stack := range []string{"api", "shop-api"} {
+			require.NoError(t, r.PutEvents(t.Context(), Events{WorkflowID: "u1", Environment: environment, Stack: stack, Events: []Event{{Status: "CREATE_COMPLETE"}}}))
+		}
+	}
+	found, err := r.Events(t.Context(), "u1", "api")
+	require.NoError(t, err)
+	require.Len(t, found, 2, "the stack of that name in each environment, not one that ends like it")
+	require.Equal(t, "dev", found[0].Environment)
+	require.Equal(t, "CREATE_COMPLETE", found[0].Events[0].Status)
+	found, err = r.Events(t.Context(), "u1", "")
+	require.NoError(t, err)
+	require.Len(t, found, 4)
+	found, err = r.Events(t.Context(), "u2", "api")
+	require.NoError(t, err)
+	require.Empty(t, found)
+}
