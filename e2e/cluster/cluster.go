@@ -152,7 +152,7 @@ func (c *Cluster) Down(ctx context.Context) error {
 	defer unlock()
 	ctx, cancel := context.WithTimeoutCause(ctx, downTimeout, fmt.Errorf("taking the cluster down took longer than %s", downTimeout))
 	defer cancel()
-	if err := c.provider.down(ctx); err != nil {
+	if err := errors.Join(c.state.stopServer(ctx), c.provider.down(ctx)); err != nil {
 		return fmt.Errorf("take down the %s cluster in %s: %w", c.state.Provider, c.state.Dir, err)
 	}
 	c.logf("cluster %s: down", c.state.ID)
@@ -224,7 +224,7 @@ func removeLeftovers(ctx context.Context, c Config) error {
 			return fmt.Errorf("the cluster in %s belongs to process %s, which is running; stop it or use another directory", s.Dir, describe([]process{s.Owner}))
 		}
 		logf(c.Log, "cluster %s: removing leftovers of an earlier run (%s)", s.ID, s.Dir)
-		if err := newProvider(Config{Dir: s.Dir, Log: c.Log}, s).down(ctx); err != nil {
+		if err := errors.Join(s.stopServer(ctx), newProvider(Config{Dir: s.Dir, Log: c.Log}, s).down(ctx)); err != nil {
 			return err
 		}
 	}

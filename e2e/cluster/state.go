@@ -32,6 +32,9 @@ type state struct {
 	HostAddress string  `json:"hostAddress"`
 	Tools       Tools   `json:"tools"`
 
+	// Server is Argo's server, if it was started.
+	Server *process `json:"server,omitempty"`
+
 	Local    *localState    `json:"local,omitempty"`
 	Existing *existingState `json:"existing,omitempty"`
 }

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -52,6 +53,7 @@ type Lab struct {
 	Images  images.Images
 	Dynamic dynamic.Interface
 	npm     *npmproxy.Proxy
+	server  func() (*Server, error)
 	pods    atomic.Int32
 	// installers receives what package managers and builds print.
 	installers *os.File
@@ -61,6 +63,7 @@ type Lab struct {
 // If it fails, nothing stays behind.
 func Start(ctx context.Context, cfg Config) (*Lab, error) {
 	l := &Lab{cfg: cfg}
+	l.server = sync.OnceValues(func() (*Server, error) { return l.startServer(context.WithoutCancel(ctx)) })
 	if err := l.start(ctx); err != nil {
 		return nil, errors.Join(err, l.Stop(context.WithoutCancel(ctx)))
 	}

@@ -59,8 +59,9 @@ func (l *Lab) NewPipeline(ctx context.Context, name string, changes ...func(*pip
 	inst := pipeline.Installation{
 		Pipeline: name, Namespace: l.Cluster.Namespace(), RepoURL: l.Git.URL(name),
 		Bucket: "aphex-" + name, Region: "eu-west-1", EndpointURL: l.AWS.Endpoint(),
-		Images: pipeline.Images{Plugin: l.Images.Plugin.Tag, Worker: l.Images.Worker.Tag},
-		AWS:    pipeline.AWSIdentity{RoleARN: "arn:aws:iam::" + aws.AccountTools + ":role/aphex-" + name, ProjectToken: true},
+		Images:             pipeline.Images{Plugin: l.Images.Plugin.Tag, Worker: l.Images.Worker.Tag},
+		ArtifactRepository: pipeline.ArtifactRepository{ConfigMap: artifactRepositories},
+		AWS:                pipeline.AWSIdentity{RoleARN: "arn:aws:iam::" + aws.AccountTools + ":role/aphex-" + name, ProjectToken: true},
 		WorkerEnv: map[string]string{
 			"npm_config_registry": l.NpmRegistry(), "npm_config_replace_registry_host": "always", "npm_config_update_notifier": "false",
 		},
@@ -73,6 +74,9 @@ func (l *Lab) NewPipeline(ctx context.Context, name string, changes ...func(*pip
 		return nil, err
 	}
 	if err := l.createBucket(ctx, inst.Bucket, inst.Region); err != nil {
+		return nil, err
+	}
+	if err := l.artifactRepository(ctx, inst); err != nil {
 		return nil, err
 	}
 	text, err := pipeline.MarshalInstallation(inst)

@@ -1,0 +1,7 @@
+# Stands for a CDK app in scenarios whose subject is not the synthesis: the
+# assembly is in the repository.
+set -eu
+. ./ledger.sh
+did synth
+mkdir -p "$CDK_OUTDIR"
+cp assembly/* "$CDK_OUTDIR"
