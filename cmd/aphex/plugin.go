@@ -117,12 +117,14 @@ func sidecarConfig(ctx context.Context, logger *slog.Logger, noNudge bool) (side
 	counted := metrics.New(version.Get().Version)
 	cluster := counted.Cluster(client)
 	cfg := sidecar.Config{
-		Journal: journal.NewKube(cluster, podUID, pipelineName), PodUID: podUID,
+		PodUID:  podUID,
 		Metrics: counted, MetricsAddress: os.Getenv("APHEX_METRICS_ADDRESS"),
 		Runs: execution.NewKubeRuns(client), LogDir: filepath.Join(private, "logs"),
 		Keeper: watchdog.New(cluster, watchdog.Timing{}, logger),
 		Redact: redactor.String, Logger: logger,
 	}
+	book := journal.NewKube(cluster, podUID, pipelineName)
+	cfg.Journal = book
 	if !noNudge {
 		cfg.Nudger = nudge.New(cluster, logger)
 	}
@@ -152,7 +154,7 @@ func sidecarConfig(ctx context.Context, logger *slog.Logger, noNudge bool) (side
 		git: repositories, store: bucket, records: records, identity: id,
 		kube: client, namespace: os.Getenv("APHEX_NAMESPACE"), pipeline: pipelineName,
 	}.stages()
-	cfg.Logs, cfg.Recorder = bucket, stageRecorder{records}
+	cfg.Logs, cfg.Recorder, cfg.Journal = bucket, stageRecorder{records}, book.WithOverflow(bucket)
 	cfg.MainLogs = os.Getenv("APHEX_MAIN_LOGS") == "true"
 	logger.InfoContext(ctx, "plugin composed", slog.String("pipeline", pipelineName), slog.Int("stages", len(cfg.Registry)))
 	return cfg, nil

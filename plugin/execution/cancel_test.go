@@ -125,12 +125,12 @@ func TestEngine_ExitHandlerIsAnsweredAfterWhatItCancelled(t *testing.T) {
 	})
 	running(t, e, call(task.StageBuild))
 	for range 5 { // it has long been done, but the build's end must come first
-		require.Empty(t, ask(t, e, call(task.StageFinish)).Node.Phase)
+		require.False(t, ask(t, e, call(task.StageFinish)).IsFinal())
 		require.Empty(t, ask(t, e, call(task.StageBuild)).Node.Phase, "a stage that is being stopped is not said to run")
 	}
 	close(p.release)
 	require.Eventually(t, func() bool { return p.live.Load() == 0 }, 20*time.Second, time.Millisecond)
-	require.Empty(t, ask(t, e, call(task.StageFinish)).Node.Phase, "the agent does not have it yet")
+	require.False(t, ask(t, e, call(task.StageFinish)).IsFinal(), "the agent does not have it yet")
 	require.Equal(t, argo.Failed, final(t, e, call(task.StageBuild)).Node.Phase)
 	require.Equal(t, argo.Succeeded, final(t, e, call(task.StageFinish)).Node.Phase)
 }

@@ -82,7 +82,12 @@ func (b *book) claim(ctx context.Context) error {
 			doc = newDocument()
 		}
 		doc.Writer = writer{Generation: doc.Writer.Generation + 1, PodUID: b.podUID, Since: b.now().UTC()}
-		if version, err = b.back.save(ctx, doc, version); err != nil {
+		created := version == ""
+		version, err = b.back.save(ctx, doc, version)
+		if err == nil && created { // proves that changes are allowed as well, before anything is done
+			version, err = b.back.save(ctx, doc, version)
+		}
+		if err != nil {
 			return err
 		}
 		b.doc, b.version = doc, version
@@ -195,7 +200,13 @@ func (b *book) refresh(ctx context.Context, base *document, version string, gene
 		b.mu.Lock()
 		defer b.mu.Unlock()
 		return b.doc, "", nil
-	case doc.Writer.Generation != generation || doc.Writer.PodUID != b.podUID:
+	case doc.Writer.Generation < generation:
+		// Deleted, and written anew by a process that was fenced before: it
+		// finds out when it meets our generation again.
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		return b.doc, version, nil
+	case doc.Writer.Generation > generation, doc.Writer.PodUID != b.podUID:
 		return nil, "", fenced(doc.Writer)
 	}
 	return doc, version, nil

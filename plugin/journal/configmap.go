@@ -29,6 +29,7 @@ type Kube struct {
 	client   configMaps
 	podUID   string
 	pipeline string
+	overflow Overflow
 	now      func() time.Time
 }
 
@@ -38,14 +39,23 @@ func NewKube(client configMaps, podUID, pipeline string) *Kube {
 	return &Kube{client: client, podUID: podUID, pipeline: pipeline, now: time.Now}
 }
 
+// WithOverflow makes k keep in overflow what does not fit into a ConfigMap.
+// Without it, what earlier tries have left is dropped then, and when that is
+// not enough the journal is full.
+func (k *Kube) WithOverflow(overflow Overflow) *Kube {
+	k.overflow = overflow
+	return k
+}
+
 // Open implements Journal.
 func (k *Kube) Open(ctx context.Context, run task.Run) (Book, error) { //nolint:ireturn // as Journal asks
-	return open(ctx, &configMapBackend{kube: k, run: run}, k.podUID, k.now)
+	return open(ctx, &configMapBackend{kube: k, run: run, shelf: newShelf(k.overflow, run.UID)}, k.podUID, k.now)
 }
 
 type configMapBackend struct {
-	kube *Kube
-	run  task.Run
+	kube  *Kube
+	run   task.Run
+	shelf *shelf
 }
 
 func (b *configMapBackend) load(ctx context.Context) (*document, string, error) {
@@ -59,7 +69,7 @@ func (b *configMapBackend) load(ctx context.Context) (*document, string, error) 
 	if o := cm.Owner; o == nil || o.UID != b.run.UID {
 		return nil, "", corrupt("config map %s/%s is not owned by workflow %s", cm.Namespace, cm.Name, b.run.UID)
 	}
-	d, err := decode(cm.Data)
+	d, err := decode(ctx, cm.Data, b.shelf)
 	if err != nil {
 		return nil, "", err
 	}
@@ -67,7 +77,7 @@ func (b *configMapBackend) load(ctx context.Context) (*document, string, error) 
 }
 
 func (b *configMapBackend) save(ctx context.Context, d *document, version string) (string, error) {
-	data, err := d.encode(maxConfigMap)
+	data, err := d.encode(ctx, maxConfigMap, b.shelf)
 	if err != nil {
 		return "", err
 	}
@@ -104,7 +114,7 @@ func (b *configMapBackend) hopeless(err error) bool {
 		return true
 	}
 	f, ok := errors.AsType[*fault.Fault](err)
-	return ok && f.Reason != fault.KubernetesRejected
+	return ok && f.Class != fault.Transient
 }
 
 func rejected(err error) error {

@@ -9,6 +9,8 @@
 //
 // There are two places for books: a ConfigMap owned by the run's Workflow
 // (NewKube) and a file (NewFiles), for local use. Entries of earlier tries of
-// a run stay readable. What is large or sensitive does not belong here but in
-// the bucket. Imported by plugin/execution and the composition root.
+// a run stay readable. Entries that do not fit into a ConfigMap are moved to the
+// bucket (WithOverflow) and referred to.
+//
+// Imported by plugin/execution and the composition root.
 package journal

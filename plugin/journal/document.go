@@ -1,19 +1,27 @@
 package journal
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/aphex-pipeline/aphex/internal/fault"
 )
 
-// schemaVersion is the version of the document's form. A document of another
-// version is neither read nor overwritten.
-const schemaVersion = "1"
+// The versions of the document's form. A document is written in the oldest one
+// that can say it, so that a run survives going back to the version of aphex
+// before. One of a newer version is neither read nor overwritten.
+const (
+	// schemaWhole has every entry in the document.
+	schemaWhole = 1
+	// schemaOverflow may have references to entries in the bucket.
+	schemaOverflow = 2
+)
 
 const (
 	keySchema   = "schema"
@@ -58,24 +66,36 @@ func (d *document) sorted() []*Entry {
 	return entries
 }
 
-// encode returns d as a map of texts, compacted to at most limit bytes.
-func (d *document) encode(limit int) (map[string]string, error) {
+// encode returns d as a map of texts of at most limit bytes. What does not fit
+// is put on the shelf or, where there is none, dropped if it is of an earlier
+// try.
+func (d *document) encode(ctx context.Context, limit int, s *shelf) (map[string]string, error) {
 	head, err := json.Marshal(d.Writer)
 	if err != nil {
 		return nil, fmt.Errorf("encode journal: %w", err)
 	}
-	data := map[string]string{keySchema: schemaVersion, keyWriter: string(head)}
+	data := map[string]string{keySchema: strconv.Itoa(schemaWhole), keyWriter: string(head)}
 	total := len(head) + 64
 	entries := d.sorted()
 	for _, e := range entries {
-		total += put(data, e)
+		total += put(data, e.Key, e)
 	}
+	newest := d.newestEpoch()
+	slices.SortStableFunc(entries, func(a, b *Entry) int { return a.room(newest) - b.room(newest) })
 	for _, e := range entries {
 		if total <= limit {
 			break
 		}
-		total -= len(data[entryPrefix+hash(e.Key, 32)])
-		total += put(data, e.compacted(d.newestEpoch()))
+		text := data[entryKey(e.Key)]
+		var smaller any = e.compacted(newest)
+		if s != nil {
+			st, err := s.put(ctx, e, []byte(text))
+			if err != nil {
+				return nil, err
+			}
+			smaller, data[keySchema] = st, strconv.Itoa(schemaOverflow)
+		}
+		total += put(data, e.Key, smaller) - len(text) - len(entryKey(e.Key))
 	}
 	if total > limit {
 		return nil, fault.Newf(fault.System, fault.Internal, "write the run's journal",
@@ -84,14 +104,27 @@ func (d *document) encode(limit int) (map[string]string, error) {
 	return data, nil
 }
 
-func put(data map[string]string, e *Entry) int {
+func entryKey(key string) string { return entryPrefix + hash(key, 32) }
+
+func put(data map[string]string, key string, e any) int {
 	text, err := json.Marshal(e)
 	if err != nil { // RawMessages are checked when they come in
 		panic(err)
 	}
-	key := entryPrefix + hash(e.Key, 32)
-	data[key] = string(text)
-	return len(text) + len(key)
+	data[entryKey(key)] = string(text)
+	return len(text) + len(entryKey(key))
+}
+
+// room orders entries by who makes room first: those nobody will ask for, then
+// those that will not change any more, then the others; of each the oldest.
+func (e *Entry) room(newest string) int {
+	switch {
+	case e.Ended() && e.Epoch != newest:
+		return 0
+	case e.Ended():
+		return 1
+	}
+	return 2
 }
 
 // compacted returns what must be kept of an entry of an earlier try when space
@@ -117,10 +150,10 @@ func (d *document) newestEpoch() string {
 
 // decode is the inverse of encode. Keys it does not know are an error: they
 // would be lost with the next write.
-func decode(data map[string]string) (*document, error) {
+func decode(ctx context.Context, data map[string]string, s *shelf) (*document, error) {
 	d := newDocument()
-	if v := data[keySchema]; v != schemaVersion {
-		return nil, corrupt("its schema is %q: this version of aphex writes %q", v, schemaVersion)
+	if err := readable(data[keySchema]); err != nil {
+		return nil, err
 	}
 	for key, text := range data {
 		switch {
@@ -130,19 +163,43 @@ func decode(data map[string]string) (*document, error) {
 				return nil, corrupt("%s: %w", key, err)
 			}
 		case strings.HasPrefix(key, entryPrefix):
-			var e Entry
-			if err := json.Unmarshal([]byte(text), &e); err != nil {
-				return nil, corrupt("%s: %w", key, err)
+			e, err := decodeEntry(ctx, key, text, s)
+			if err != nil {
+				return nil, err
 			}
-			if key != entryPrefix+hash(e.Key, 32) {
-				return nil, corrupt("%s holds the entry of another execution, %s", key, e.Key)
-			}
-			d.Entries[e.Key] = &e
+			d.Entries[e.Key] = e
 		default:
 			return nil, corrupt("%s is not a key of the journal", key)
 		}
 	}
 	return d, nil
+}
+
+func decodeEntry(ctx context.Context, key, text string, s *shelf) (*Entry, error) {
+	var st stub
+	if err := json.Unmarshal([]byte(text), &st); err != nil {
+		return nil, corrupt("%s: %w", key, err)
+	}
+	if key != entryKey(st.Key) {
+		return nil, corrupt("%s holds the entry of another execution, %s", key, st.Key)
+	}
+	if st.Ref != nil {
+		return s.get(ctx, &st)
+	}
+	return &st.Entry, nil
+}
+
+// readable checks the version of a document.
+func readable(schema string) error {
+	switch n, err := strconv.Atoi(schema); {
+	case err != nil, n < schemaWhole:
+		return corrupt("its schema is %q: it must be a number from %d to %d", schema, schemaWhole, schemaOverflow)
+	case n > schemaOverflow:
+		return fault.Newf(fault.System, fault.JournalInvalid, "read the run's journal",
+			"Use the version of aphex that began this try of the run, or a newer one",
+			"a newer version of aphex has written it: its schema is %d, this version reads up to %d", n, schemaOverflow)
+	}
+	return nil
 }
 
 func corrupt(format string, args ...any) error {

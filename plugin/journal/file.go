@@ -38,7 +38,7 @@ func (f *Files) Open(ctx context.Context, run task.Run) (Book, error) { //nolint
 
 type fileBackend struct{ dir, name string }
 
-func (b *fileBackend) load(context.Context) (*document, string, error) {
+func (b *fileBackend) load(ctx context.Context) (*document, string, error) {
 	root, err := os.OpenRoot(b.dir)
 	if err != nil {
 		return nil, "", fmt.Errorf("open the journal's directory: %w", err)
@@ -55,14 +55,14 @@ func (b *fileBackend) load(context.Context) (*document, string, error) {
 	if err := json.Unmarshal(raw, &data); err != nil {
 		return nil, "", corrupt("%s: %w", b.name, err)
 	}
-	d, err := decode(data)
+	d, err := decode(ctx, data, nil)
 	return d, hash(string(raw), 16), err
 }
 
 // save writes beside the file and renames, so that a reader and a crash meet
 // the old document or the new one, never a part.
-func (b *fileBackend) save(_ context.Context, d *document, _ string) (version string, err error) {
-	data, err := d.encode(maxFile)
+func (b *fileBackend) save(ctx context.Context, d *document, _ string) (version string, err error) {
+	data, err := d.encode(ctx, maxFile, nil)
 	if err != nil {
 		return "", err
 	}

@@ -229,7 +229,8 @@ func TestKube_SaysWhatIsMissing(t *testing.T) {
 func TestKube_RefusesWhatItCannotRead(t *testing.T) {
 	t.Parallel()
 	for name, spoil := range map[string]func(data map[string]any){
-		"newer schema": func(d map[string]any) { d["schema"] = "2" },
+		"newer schema": func(d map[string]any) { d["schema"] = "3" },
+		"no schema":    func(d map[string]any) { delete(d, "schema") },
 		"foreign key":  func(d map[string]any) { d["note"] = "x" },
 		"broken entry": func(d map[string]any) { d["execution.00"] = "{" },
 		"moved entry":  func(d map[string]any) { d["execution.00"] = `{"key":"a"}` },

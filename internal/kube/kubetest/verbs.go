@@ -20,7 +20,11 @@ func (s *Server) serve(r *http.Request, c Call) (Object, *metav1.Status) {
 	defer s.mu.Unlock()
 	var sent Object
 	if len(c.Body) > 0 {
-		if err := yaml.Unmarshal(c.Body, &sent); err != nil {
+		unmarshal := func(raw []byte, into any) error { return yaml.Unmarshal(raw, into) }
+		if c.Body[0] == '{' { // most are, and large ones are read a hundred times faster
+			unmarshal = json.Unmarshal
+		}
+		if err := unmarshal(c.Body, &sent); err != nil {
 			return nil, Status(http.StatusBadRequest, metav1.StatusReasonBadRequest, err.Error())
 		}
 	}
