@@ -39,6 +39,11 @@ demo-down: ## Remove everything `make demo` left running
 bench: ## Measure the speed claims, as ratios within one run
 	@go run ./e2e/cmd/bench
 
+SOAK ?=
+.PHONY: soak
+soak: ## 2,000 stages that do nothing in 100 workflows, on a stock controller; SOAK="-n 10" for less
+	@go run ./e2e/cmd/soak $(SOAK)
+
 .PHONY: lint
 lint: tools ## golangci-lint (with gofumpt and gci), govulncheck, generated files up to date
 	$(GOLANGCI_LINT) run ./...

@@ -4,8 +4,10 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
+	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -40,4 +42,37 @@ func (r *Run) Journal(ctx context.Context, uid string) ([]journal.Entry, error) 
 	}
 	slices.SortFunc(entries, func(a, b journal.Entry) int { return a.StartedAt.Compare(b.StartedAt) })
 	return entries, nil
+}
+
+// Gaps are the times from the end of each of the run's stages to the start of
+// the next. It is an error if the journal has not exactly that many stages,
+// each begun once and ended well.
+func (r *Run) Gaps(ctx context.Context, uid string, stages int) ([]time.Duration, error) {
+	entries, err := r.Journal(ctx, uid)
+	if err != nil {
+		return nil, err
+	}
+	if len(entries) != stages {
+		return nil, fmt.Errorf("the journal of %s has %d stages, not %d", r.Name, len(entries), stages)
+	}
+	var gaps []time.Duration
+	for i, e := range entries {
+		if e.Starts != 1 || e.EndedAt == nil || e.Phase != "Succeeded" {
+			return nil, fmt.Errorf("stage %s of %s was begun %d times and ended %q", e.Node, r.Name, e.Starts, e.Phase)
+		}
+		if i > 0 {
+			gaps = append(gaps, e.StartedAt.Sub(*entries[i-1].EndedAt))
+		}
+	}
+	return gaps, nil
+}
+
+// Quantile is the smallest of the values that at least the share q of them
+// does not exceed; zero of none.
+func Quantile(values []time.Duration, q float64) time.Duration {
+	if len(values) == 0 {
+		return 0
+	}
+	sorted := slices.Sorted(slices.Values(values))
+	return sorted[min(len(sorted)-1, max(0, int(math.Ceil(q*float64(len(sorted))))-1))]
 }

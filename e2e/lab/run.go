@@ -127,9 +127,18 @@ func (r *Run) Wait(ctx context.Context) (Status, error) {
 	return r.Until(ctx, "the run ends", Status.Done)
 }
 
+// WaitEvery is Wait with an interval of its own, for many runs at once.
+func (r *Run) WaitEvery(ctx context.Context, every time.Duration) (Status, error) {
+	return r.until(ctx, "the run ends", every, Status.Done)
+}
+
 // Until polls until the condition holds. The error says what was waited for
 // and what the run looked like at the end.
 func (r *Run) Until(ctx context.Context, what string, holds func(Status) bool) (Status, error) {
+	return r.until(ctx, what, pollEvery, holds)
+}
+
+func (r *Run) until(ctx context.Context, what string, every time.Duration, holds func(Status) bool) (Status, error) {
 	for {
 		status, err := r.Status(ctx)
 		if err == nil && holds(status) {
@@ -142,7 +151,7 @@ func (r *Run) Until(ctx context.Context, what string, holds func(Status) bool) (
 				text = []byte(marshalErr.Error())
 			}
 			return status, fmt.Errorf("wait until %s: %w\n%s", what, errors.Join(context.Cause(ctx), err), text)
-		case <-time.After(pollEvery):
+		case <-time.After(every):
 		}
 	}
 }
@@ -160,6 +169,12 @@ func (r *Run) agentPod() string { return r.Name + "-1340600742-agent" }
 // Log returns what the sidecar has logged so far.
 func (r *Run) Log(ctx context.Context) (string, error) {
 	return r.lab.Kubectl(ctx, nil, "logs", "-n", r.Namespace, r.agentPod(), "-c", "aphex-executor-plugin")
+}
+
+// InSidecar runs a command in the sidecar's container and returns its output.
+func (r *Run) InSidecar(ctx context.Context, command ...string) (string, error) {
+	args := []string{"exec", "-n", r.Namespace, r.agentPod(), "-c", "aphex-executor-plugin", "--"}
+	return r.lab.Kubectl(ctx, nil, append(args, command...)...)
 }
 
 // FollowLogs copies the sidecar's log to out from the moment the pod runs. The

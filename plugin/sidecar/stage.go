@@ -16,7 +16,7 @@ import (
 // RunStage executes one stage in the foreground and returns its final reply,
 // for pods that have one stage each. Journal, records, logs and cancellation
 // are those of Run; what is missing is Argo's agent, and so TokenFile, Port,
-// Listeners and Nudger are not used.
+// Listeners, Nudger and Keeper are not used.
 //
 // When ctx ends (the process got SIGTERM) the stage of a run that is over or
 // shut down is cancelled, and any other is left without an outcome for the
@@ -25,6 +25,7 @@ import (
 // Errors: what the engine lacks. A stage that fails is a reply.
 func RunStage(ctx context.Context, cfg Config, call argo.Call) (argo.Reply, error) {
 	cfg = cfg.withDefaults()
+	cfg.Nudger, cfg.Keeper = nil, nil // the controller watches pods by itself, and there is no task set
 	if err := os.MkdirAll(cfg.LogDir, 0o750); err != nil {
 		return argo.Reply{}, fmt.Errorf("create the log directory: %w", err)
 	}

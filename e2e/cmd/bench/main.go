@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/aphex-pipeline/aphex/e2e/lab"
+	"github.com/aphex-pipeline/aphex/internal/pipeline"
 	"github.com/aphex-pipeline/aphex/internal/testkit/gitserver"
 )
 
@@ -66,6 +67,16 @@ func run(ctx context.Context, out io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
+	return errors.Join(
+		latency(ctx, out, l, manifests),
+		sidecar(ctx, out, l, manifests["idle"]),
+		compare(ctx, out, l, manifests),
+	)
+}
+
+// compare measures whole Workflows of plugin stages against the same number of
+// the smallest containers there are.
+func compare(ctx context.Context, out io.Writer, l *lab.Lab, manifests map[string]string) error {
 	seconds := map[string][]float64{}
 	for range rounds {
 		for _, kind := range []string{"plugin", "container"} {
@@ -125,12 +136,32 @@ func manifests(ctx context.Context, l *lab.Lab) (map[string]string, error) {
 	if err := p.Apply(ctx, []byte(config)); err != nil {
 		return nil, err
 	}
-	spec, err := l.TemplateSpec(ctx, p, "serviceAccountName", "podSpecPatch", "securityContext", "podMetadata")
+	spec, err := l.TemplateSpec(ctx, p, podFields()...)
 	if err != nil {
 		return nil, err
 	}
+	p.Installation.Runner = pipeline.RunnerContainer
+	if err := p.Apply(ctx, []byte(config)); err != nil {
+		return nil, err
+	}
+	pods, err := l.TemplateSpec(ctx, p, podFields()...)
+	if err != nil {
+		return nil, err
+	}
+	podStep := func(i int) string { return lab.NoopPod(i, p.Installation) }
 	if _, err := l.Kubectl(ctx, []byte(containerIdentity), "apply", "-n", p.Installation.Namespace, "-f", "-"); err != nil {
 		return nil, err
 	}
-	return map[string]string{"plugin": workflow(spec, pluginStep), "container": workflow("  serviceAccountName: bench-container\n", containerStep)}, nil
+	return map[string]string{
+		"plugin":    lab.Steps("bench-", spec, stages, lab.NoopStep),
+		"container": lab.Steps("bench-", "  serviceAccountName: bench-container\n", stages, containerStep),
+		"long":      lab.Steps("bench-", spec, longStages, lab.NoopStep),
+		"pods":      lab.Steps("bench-", pods, podStages, podStep),
+		"idle":      lab.Steps("bench-", spec, 2, idleStep),
+	}, nil
+}
+
+// podFields are what a generated template says of its pods.
+func podFields() []string {
+	return []string{"serviceAccountName", "automountServiceAccountToken", "executor", "podSpecPatch", "securityContext", "podMetadata"}
 }

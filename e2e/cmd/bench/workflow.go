@@ -2,9 +2,9 @@ package main
 
 import (
 	"fmt"
-	"strings"
 
 	"github.com/aphex-pipeline/aphex/e2e/cluster"
+	"github.com/aphex-pipeline/aphex/e2e/lab"
 )
 
 // containerIdentity is what container steps need of a service account; the
@@ -26,29 +26,15 @@ roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: bench-container
 subjects: [{kind: ServiceAccount, name: bench-container}]
 `
 
-// workflow writes a Workflow of that many templates, one after the other. spec
-// is YAML, indented by two blanks.
-func workflow(spec string, template func(i int) string) string {
-	var b strings.Builder
-	b.WriteString("apiVersion: argoproj.io/v1alpha1\nkind: Workflow\nmetadata: {generateName: bench-}\nspec:\n  entrypoint: main\n")
-	b.WriteString(spec)
-	b.WriteString("  templates:\n  - name: main\n    steps:\n")
-	for i := range stages {
-		fmt.Fprintf(&b, "    - - {name: s%d, template: s%d}\n", i, i)
-	}
-	for i := range stages {
-		b.WriteString(template(i))
-	}
-	return b.String()
-}
-
 // containerStep does nothing in a container of the smallest image there is.
 func containerStep(i int) string {
 	return fmt.Sprintf("  - name: s%d\n    container: {image: %s, imagePullPolicy: IfNotPresent, command: [/bin/argoexec, version]}\n", i, cluster.ExecutorImage)
 }
 
-// pluginStep does nothing in the plugin.
-func pluginStep(i int) string {
-	return fmt.Sprintf("  - name: s%d\n    plugin: {aphex: {stage: noop, pipeline: bench, node: \"{{node.name}}\", topology: none, "+
-		"config: aphex-config.yaml, repo: \"http://localhost/none\", commit: none, branch: main, allowOlder: \"false\"}}\n", i)
+// idleStep does nothing in the plugin, then nothing at all.
+func idleStep(i int) string {
+	if i == 0 {
+		return lab.NoopStep(i)
+	}
+	return fmt.Sprintf("  - {name: s%d, suspend: {}}\n", i)
 }
