@@ -9,6 +9,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 
 	"github.com/aphex-pipeline/aphex/internal/awsauth"
+	"github.com/aphex-pipeline/aphex/internal/cloudwatch"
 	"github.com/aphex-pipeline/aphex/internal/fault"
 	"github.com/aphex-pipeline/aphex/internal/git"
 	"github.com/aphex-pipeline/aphex/internal/kube"
@@ -77,10 +78,19 @@ func (p parts) stages() task.Registry {
 			Workspace: files, Worker: p.worker, Trees: p.worker, Store: p.store,
 			Credentials: p.identity.target, WorkerRoot: p.workerRoot,
 		}),
-		task.StageFinish: finish.New(p.records),
+		task.StageFinish: finish.New(p.records, nil),
 		task.StageNoop:   task.RunnerFunc(noop),
 	}
 	if p.kube != nil {
+		figures := cloudwatch.New(p.identity.base)
+		stages[task.StageFinish] = finish.New(p.records, figures.Run)
+		deployConfig.Deployed = func(ctx context.Context, req task.Request, stacks []deploy.Deployment) error {
+			list := make([]cloudwatch.Deployment, len(stacks))
+			for i, stack := range stacks {
+				list[i] = cloudwatch.Deployment(stack)
+			}
+			return figures.Deployments(ctx, req.Pipeline, req.Environment, list)
+		}
 		guard := revision.New(p.kube, p.namespace, p.pipeline)
 		deployConfig.Guard = guard
 		validateConfig.Start = validate.NewReplacer(p.kube)

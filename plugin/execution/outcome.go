@@ -1,6 +1,7 @@
 package execution
 
 import (
+	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -17,7 +18,9 @@ import (
 const (
 	maxMessage   = 1 << 10
 	maxParameter = 32 << 10
-	maxOutputs   = 64 << 10
+	// maxOutputs bounds all parameters as JSON, which is what is kept: a
+	// character may take six bytes there.
+	maxOutputs = 63 << 10
 	// messageTail is what is kept of a long message's end, where the remedy
 	// and the reason stand.
 	messageTail = 400
@@ -77,8 +80,11 @@ func (e *Engine) finalReply(call *argo.Call, o outcome, logURL, warning string) 
 	}
 	parameters := parameters(call, values)
 	if err := withinBudget(call, parameters); err != nil {
-		failed := e.failure(err)
-		return e.finalReply(call, failed, logURL, warning)
+		if o.reason == string(fault.OutputTooLarge) { // the names alone are too much
+			parameters = nil
+		} else {
+			return e.finalReply(call, e.failure(err), logURL, warning)
+		}
 	}
 	phase, exit := o.phase()
 	message := o.result.Message
@@ -123,15 +129,17 @@ func parameters(call *argo.Call, values map[string]string) []argo.Parameter {
 }
 
 func withinBudget(call *argo.Call, parameters []argo.Parameter) error {
-	total := 0
 	for _, p := range parameters {
-		total += len(p.Name) + len(p.Value)
 		if len(p.Value) > maxParameter {
 			return tooLarge(call, "output %s has %d bytes: at most %d are allowed", p.Name, len(p.Value), maxParameter)
 		}
 	}
-	if total > maxOutputs {
-		return tooLarge(call, "its outputs have %d bytes together: at most %d are allowed", total, maxOutputs)
+	encoded, err := json.Marshal(parameters)
+	if err != nil { // strings always marshal
+		panic(err)
+	}
+	if total := len(encoded); total > maxOutputs {
+		return tooLarge(call, "its outputs have %d bytes together, as JSON: at most %d are allowed", total, maxOutputs)
 	}
 	return nil
 }

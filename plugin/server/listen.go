@@ -19,6 +19,14 @@ const (
 	idleTimeout = 2 * time.Minute
 	// headerTimeout bounds clients that never finish their request.
 	headerTimeout = 10 * time.Second
+	// readTimeout bounds those that never finish its body; the agent itself
+	// gives a call up after 30 s.
+	readTimeout = 30 * time.Second
+	// writeTimeout is from the end of the header to that of the answer: the
+	// longest poll and as much again for those who read slowly.
+	writeTimeout = time.Minute
+	// maxHeader is far above what the agent sends.
+	maxHeader = 64 << 10
 )
 
 // Listen opens port on the loopback addresses, IPv4 and, where the machine has
@@ -44,7 +52,10 @@ func Listen(ctx context.Context, port int) ([]net.Listener, error) {
 // requests come to their end for at most grace. The error is that of the
 // listeners; a stop by ctx is none.
 func Serve(ctx context.Context, listeners []net.Listener, handler http.Handler, grace time.Duration) error {
-	srv := &http.Server{Handler: handler, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout}
+	srv := &http.Server{
+		Handler: handler, ReadHeaderTimeout: headerTimeout, ReadTimeout: readTimeout,
+		WriteTimeout: writeTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
+	}
 	errs := make(chan error, len(listeners))
 	var wg sync.WaitGroup
 	for _, l := range listeners {

@@ -89,6 +89,9 @@ type Config struct {
 	Base func(ctx context.Context) (aws.Config, error)
 	// Events keeps what CloudFormation says about each stack; nil for nobody.
 	Events EventRecorder
+	// Deployed is told of all stacks of the environment whose deployment has
+	// ended, well or not, once; nil for nobody.
+	Deployed func(ctx context.Context, req task.Request, stacks []Deployment) error
 	// Redact hides secrets in what is kept; nil for as is. The log hides them
 	// by itself.
 	Redact func(string) string
@@ -142,6 +145,7 @@ func (s *Stage) Run(ctx context.Context, req task.Request, env task.Env) (task.R
 	limited, cancel := context.WithTimeoutCause(ctx, timeout, fault.Newf(fault.User, fault.StageTimeout, "deploy "+target.Name,
 		"Raise the timeout of the environment, or find out what took so long", "the environment's time of %s is used up (environments[].timeout)", timeout))
 	defer cancel()
+	defer d.report(ctx)
 	return d.run(limited)
 }
 
@@ -171,6 +175,8 @@ type deployment struct {
 	warned     map[string]bool
 	// events are those of the stack that is being deployed.
 	events *events
+	// ended are the stacks whose deployment has ended.
+	ended []Deployment
 
 	// dirs are the folders of assemblies.
 	dirs     []string

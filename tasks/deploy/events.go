@@ -62,3 +62,24 @@ func (d *deployment) storeEvents(ctx context.Context, stack string) {
 		d.say("warning: the events of %s could not be kept: %v", stack, err)
 	}
 }
+
+// Deployment is how the deployment of one stack ended.
+type Deployment struct {
+	Stack     string
+	Succeeded bool
+	Began     time.Time
+	Ended     time.Time
+}
+
+// report tells Config.Deployed of the stacks whose deployment has ended, which
+// is beside the point of the work as well.
+func (d *deployment) report(ctx context.Context) {
+	if d.stage.cfg.Deployed == nil || len(d.ended) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
+	defer cancel()
+	if err := d.stage.cfg.Deployed(ctx, d.req, d.ended); err != nil {
+		d.say("warning: %v", err)
+	}
+}

@@ -148,6 +148,9 @@ func (d *deployment) deployStack(ctx context.Context, s *selection, stack *assem
 		TerminationProtection: stack.TerminationProtection, Execution: d.req.Key(),
 		ConstructPath: s.assembly.Resources(stack).Path,
 	})
+	if ctx.Err() == nil || err == nil { // else it goes on without us
+		d.ended = append(d.ended, Deployment{Stack: stack.Name, Succeeded: err == nil, Began: began, Ended: d.stage.now()})
+	}
 	if err != nil {
 		return err
 	}

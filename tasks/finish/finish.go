@@ -17,14 +17,20 @@ type recorder interface {
 	Finish(ctx context.Context, run record.Run, status record.Status, at time.Time) (record.Run, string, error)
 }
 
+// Figures sends figures of a run that has ended to where they are watched.
+type Figures func(ctx context.Context, run record.Run) error
+
 // Stage is the finish stage.
 type Stage struct {
 	records recorder
+	figures Figures
 	now     func() time.Time
 }
 
-// New returns the finish stage writing to records.
-func New(records recorder) *Stage { return &Stage{records: records, now: time.Now} }
+// New returns the finish stage writing to records. figures may be nil.
+func New(records recorder, figures Figures) *Stage {
+	return &Stage{records: records, figures: figures, now: time.Now}
+}
 
 var _ task.Runner = (*Stage)(nil)
 
@@ -48,6 +54,12 @@ func (s *Stage) Run(ctx context.Context, req task.Request, env task.Env) (task.R
 	}
 	if _, err := io.WriteString(env.Output, summary(run.Stages)); err != nil {
 		env.Logger.ErrorContext(ctx, "summary not written to the log", "err", err)
+	}
+	if s.figures != nil {
+		if err := s.figures(ctx, run); err != nil {
+			env.Logger.WarnContext(ctx, "figures not sent", "err", err)
+			_, _ = fmt.Fprintf(env.Output, "warning: %s\n", fault.Message(err)) // the log is beside the point as well
+		}
 	}
 	return task.Result{
 		Message: fmt.Sprintf("run %s in %s, %d stages recorded", run.Status, run.CompletedAt.Sub(run.TriggeredAt).Round(time.Second), len(run.Stages)),

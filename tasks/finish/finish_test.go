@@ -31,7 +31,7 @@ func request(status string) task.Request {
 func run(ctx context.Context, t *testing.T, bucket *store.Dir, status string, out io.Writer) (result task.Result, logged string) {
 	t.Helper()
 	var log bytes.Buffer
-	result, err := finish.New(record.New(bucket)).Run(ctx, request(status), task.Env{
+	result, err := finish.New(record.New(bucket), nil).Run(ctx, request(status), task.Env{
 		Output: out, Logger: slog.New(slog.NewTextHandler(&log, nil)), Progress: func(string) {},
 	})
 	require.NoError(t, err, "this stage never fails a run")

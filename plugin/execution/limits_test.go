@@ -1,0 +1,48 @@
+package execution_test
+
+import (
+	"context"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/aphex-pipeline/aphex/plugin/argo"
+	"github.com/aphex-pipeline/aphex/plugin/execution"
+	"github.com/aphex-pipeline/aphex/plugin/journal"
+	"github.com/aphex-pipeline/aphex/tasks/task"
+)
+
+// A reply never has more than 64 KiB as it is sent, whatever is in it.
+func TestEngine_RepliesStayWithinTheirBudget(t *testing.T) {
+	t.Parallel()
+	many := make([]argo.Declared, 9000)
+	for i := range many {
+		many[i].Name = "output-" + strconv.Itoa(i)
+	}
+	for name, c := range map[string]struct {
+		result   task.Result
+		declared []argo.Declared
+	}{
+		"characters that take six bytes": {result: task.Result{Message: "built", Outputs: map[string]string{"x": strings.Repeat("<", 20<<10)}}},
+		"a template with too many names": {result: task.Result{Message: "built"}, declared: many},
+		"a long message":                 {result: task.Result{Message: strings.Repeat("é", 100<<10)}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			e, _ := boot(t, execution.Config{Runs: newScript(), Journal: journal.NewFiles(t.TempDir(), "pod"), Registry: task.Registry{
+				task.StageBuild: task.RunnerFunc(func(context.Context, task.Request, task.Env) (task.Result, error) { return c.result, nil }),
+			}})
+			asked := call(task.StageBuild)
+			asked.Outputs = c.declared
+			reply := final(t, e, asked)
+			require.LessOrEqual(t, len(reply.Encode()), 64<<10+4<<10)
+			require.LessOrEqual(t, len(reply.Node.Message), 1<<10)
+			if name != "a long message" {
+				require.Equal(t, argo.Failed, reply.Node.Phase)
+				require.Contains(t, reply.Node.Message, "[OutputTooLarge]")
+			}
+		})
+	}
+}
