@@ -125,8 +125,19 @@ RUN is the name of the Workflow, or its UID with --pipeline.
 	}
 	f.register(show)
 	show.Flags().StringVar(&f.pipeline, "pipeline", "", "pipeline of a run that is given by its UID")
-	cmd.AddCommand(show)
+	cmd.AddCommand(show, newRunSchema())
 	return cmd
+}
+
+func newRunSchema() *cobra.Command {
+	return &cobra.Command{
+		Use: "schema", Short: "Print the JSON schema of a run's record",
+		Args: exactArgs(0, "no arguments"),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			_, err := cmd.OutOrStdout().Write(record.Schema())
+			return err
+		},
+	}
 }
 
 func newEvents() *cobra.Command {
