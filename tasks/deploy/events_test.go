@@ -57,3 +57,22 @@ func TestStoreEvents(t *testing.T) {
 	require.True(t, k.events[1].Truncated)
 	require.Contains(t, out.String(), "the events of api could not be kept: no bucket")
 }
+
+func TestReport_IsMadeOnceAndFailsNothing(t *testing.T) {
+	t.Parallel()
+	var told [][]Deployment
+	var out bytes.Buffer
+	d := &deployment{env: task.Env{Output: &out}, stage: New(Config{Deployed: func(ctx context.Context, _ task.Request, stacks []Deployment) error {
+		told = append(told, stacks)
+		return errors.Join(ctx.Err(), errors.New("nobody listens"))
+	}})}
+	d.report(t.Context())
+	require.Empty(t, told)
+	d.ended = []Deployment{{Stack: "api", Succeeded: true}, {Stack: "web"}}
+	cancelled, cancel := context.WithCancel(t.Context())
+	cancel()
+	d.report(cancelled)
+	require.Equal(t, [][]Deployment{d.ended}, told)
+	require.Contains(t, out.String(), "warning: nobody listens")
+	require.NotContains(t, out.String(), "canceled")
+}

@@ -154,3 +154,22 @@ func TestRun_LogThatCannotBeWrittenFailsNothing(t *testing.T) {
 	require.NotEmpty(t, got.Outputs[task.OutputRecord])
 	require.Contains(t, logged, "no space left on device")
 }
+
+func TestRun_SendsFiguresOfTheClosedRecord(t *testing.T) {
+	t.Parallel()
+	bucket := store.NewDir(t.TempDir())
+	begin(t, bucket)
+	var sent record.Run
+	var out bytes.Buffer
+	stage := finish.New(record.New(bucket), func(_ context.Context, run record.Run) error {
+		sent = run
+		return errors.New("nobody listens")
+	})
+	got, err := stage.Run(t.Context(), request("Failed"), task.Env{Output: &out, Logger: slog.New(slog.DiscardHandler), Progress: func(string) {}})
+	require.NoError(t, err)
+	require.Regexp(t, `^run failed in`, got.Message)
+	require.Equal(t, record.Failed, sent.Status)
+	require.NotNil(t, sent.CompletedAt)
+	require.Len(t, sent.Stages, 2)
+	require.Contains(t, out.String(), "warning: nobody listens")
+}
