@@ -2,9 +2,7 @@ package cfn
 
 import (
 	"context"
-	"regexp"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -161,20 +159,20 @@ func (o *operation) createInput(live *cfntypes.Stack, values parameters) (*cfnsd
 	if o.in.RoleARN != "" {
 		in.RoleARN = aws.String(o.in.RoleARN)
 	}
-	switch {
-	case o.in.TemplateURL != "":
+	if o.in.TemplateURL != "" {
 		url, err := o.d.templateURL(o.in.TemplateURL)
 		if err != nil {
 			return nil, fault.Wrap(fault.User, fault.AssemblyInvalid, o.op, "", err)
 		}
 		in.TemplateURL = aws.String(url)
-	case len(o.in.Template) <= maxInlineTemplate:
-		in.TemplateBody = aws.String(string(o.in.Template))
-	default:
-		return nil, fault.Newf(fault.User, fault.ChangeSetFailed, o.op,
-			"Use a stack synthesizer that publishes the template as an asset (the CDK's default does)",
+		return in, nil
+	}
+	body, ok := Inline(o.in.Template)
+	if !ok {
+		return nil, fault.Newf(fault.User, fault.ChangeSetFailed, o.op, "Publish the template and give its URL",
 			"the template has %d bytes, more than the %d that a request may carry", len(o.in.Template), maxInlineTemplate)
 	}
+	in.TemplateBody = aws.String(body)
 	return in, nil
 }
 
@@ -258,34 +256,6 @@ func (o *operation) discard(ctx context.Context, set *changeSet) error {
 		return awserr.Fault(ctx, err, o.op+": delete change set "+set.arn)
 	}
 	return nil
-}
-
-// maxDescent bounds the change sets of nested stacks that are asked.
-const maxDescent = 5
-
-func changeSetARN() *regexp.Regexp {
-	return regexp.MustCompile(`arn:[\w-]+:cloudformation:[^\s:]+:\d+:changeSet/[\w-]+/[\w-]+`)
-}
-
-// diagnose returns why a change set failed; for a failure in a nested stack,
-// what that one says.
-func (o *operation) diagnose(ctx context.Context, set *changeSet) string {
-	reason, pattern := set.reason, changeSetARN()
-	for range maxDescent {
-		nested := pattern.FindString(reason)
-		if nested == "" || !strings.Contains(strings.ToLower(reason), "nested") {
-			break
-		}
-		inner, err := o.describeChangeSet(ctx, "", nested)
-		if err != nil || inner == nil || inner.reason == "" {
-			break
-		}
-		reason = "nested stack " + stackNameOf(inner.stack) + ": " + inner.reason
-	}
-	if reason == "" {
-		return "it gives no reason"
-	}
-	return reason
 }
 
 // execute executes the change set once, however often it is called.

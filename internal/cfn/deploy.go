@@ -31,6 +31,8 @@ type operation struct {
 	warnings []string
 	// busySince is when somebody else's operation was first met.
 	busySince time.Time
+	// rolledBack says that a paused stack was rolled back by this process.
+	rolledBack bool
 }
 
 // Deploy brings one stack to the wanted state and returns when CloudFormation

@@ -1,7 +1,9 @@
 package cfn
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"strings"
 	"time"
@@ -101,6 +103,8 @@ func (l Limits) withDefaults() Limits {
 type Deployer struct {
 	stacks     stackAPI
 	changeSets changeSetAPI
+	rollbacks  rollbackAPI
+	diagnosis  diagnoseAPI
 	cfg        Config
 	region     string
 }
@@ -121,7 +125,7 @@ func New(cfg Config) *Deployer {
 		cfg.Retryer = awserr.Retryer(requestAttempts, requestBackoff)
 	}
 	client := cfnsdk.NewFromConfig(cfg.AWS, func(o *cfnsdk.Options) { o.Retryer = cfg.Retryer })
-	return &Deployer{stacks: client, changeSets: client, cfg: cfg, region: cfg.AWS.Region}
+	return &Deployer{stacks: client, changeSets: client, rollbacks: client, diagnosis: client, cfg: cfg, region: cfg.AWS.Region}
 }
 
 // Output returns one output of a stack; ok is false if the stack or the
@@ -150,8 +154,22 @@ func (d *Deployer) describe(ctx context.Context, ref, op string) (*cfntypes.Stac
 	return &out.Stacks[0], nil
 }
 
-// maxInlineTemplate is CloudFormation's limit on a template in a request.
+// maxInlineTemplate is CloudFormation's limit on a template in a request, in
+// bytes.
 const maxInlineTemplate = 51200
+
+// Inline returns a template as it is sent in a request: as it is, or without
+// white space if only that fits. ok is false for one that has to be uploaded.
+func Inline(template []byte) (body string, ok bool) {
+	if len(template) <= maxInlineTemplate {
+		return string(template), true
+	}
+	var compact bytes.Buffer
+	if err := json.Compact(&compact, template); err != nil || compact.Len() > maxInlineTemplate {
+		return "", false
+	}
+	return compact.String(), true
+}
 
 // templateURL turns an s3:// URL into the form CloudFormation accepts.
 func (d *Deployer) templateURL(in string) (string, error) {

@@ -30,6 +30,9 @@ type Input struct {
 	Execution string
 	// Force creates a change set even if nothing seems to have changed.
 	Force bool
+	// RollBackPaused rolls back a stack that stands in a failed state before
+	// it is deployed; otherwise such a stack is an error.
+	RollBackPaused bool
 	// ConstructPath returns the construct path of a resource for messages, or
 	// "". The last logical id is the resource, those before it are the nested
 	// stacks it is in. May be nil.

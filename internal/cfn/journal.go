@@ -14,6 +14,7 @@ const (
 	stepCreate          step = "create-change-set"
 	stepExecute         step = "execute-change-set"
 	stepDeleteChangeSet step = "delete-change-set"
+	stepRollBack        step = "roll-back"
 	stepProtect         step = "set-termination-protection"
 	stepDone            step = "done"
 )

@@ -56,6 +56,11 @@ type script struct {
 	looks    int
 	requests []string
 	failing  int // answers of DescribeStackEvents to refuse
+	// rolledBack is the status after a rollback that is asked for.
+	rolledBack string
+	// operationEvents, hookResults and hookResult are answers.
+	operationEvents, hookResults, hookResult string
+	forbidden                                bool
 }
 
 type event struct{ stack, token, status, kind, id, physical, reason string }
@@ -119,6 +124,13 @@ func (s *script) answer(action string, form url.Values) (body, code string) {
 		s.extra = "<EnableTerminationProtection>" + form.Get("EnableTerminationProtection") + "</EnableTerminationProtection>"
 	case "DeleteStack":
 		s.status = ""
+	case "RollbackStack", "ContinueUpdateRollback":
+		s.status = s.rolledBack
+	case "DescribeEvents", "ListHookResults", "GetHookResult":
+		if s.forbidden {
+			return "not authorized", "AccessDenied"
+		}
+		return map[string]string{"DescribeEvents": s.operationEvents, "ListHookResults": s.hookResults, "GetHookResult": s.hookResult}[action], ""
 	default:
 		return action, "InvalidAction"
 	}
@@ -471,7 +483,12 @@ func TestDeploy_InlineTemplateLimit(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, s.created.Get("TemplateBody"), 51200)
 	s = newScript(t)
+	s.execute = complete("CREATE_COMPLETE")
 	_, err = s.deploy(t, sized(51201))
-	requireFault(t, err, fault.ChangeSetFailed, "51201 bytes")
+	require.NoError(t, err)
+	require.Len(t, s.created.Get("TemplateBody"), 51201-5, "white space goes first")
+	s = newScript(t)
+	_, err = s.deploy(t, sized(51206))
+	requireFault(t, err, fault.ChangeSetFailed, "51206 bytes")
 	require.Empty(t, s.writes())
 }

@@ -29,7 +29,7 @@ func (o *operation) settle(ctx context.Context, live *cfntypes.Stack) (*cfntypes
 			o.state.Outcome = Recreated
 			live, err = nil, o.remove(ctx, live)
 		case status.Paused():
-			return nil, fault.Newf(fault.User, fault.StackPaused, o.op, status.advice(), "the stack is %s%s", status, because(live))
+			live, err = o.resolve(ctx, live)
 		default:
 			return live, nil
 		}
@@ -91,10 +91,8 @@ func (o *operation) deleteStack(ctx context.Context, stackARN string) error {
 	if err := o.announce(ctx, stepDeleteStack); err != nil {
 		return err
 	}
+	// No role: CloudFormation uses the one that the stack was made with.
 	in := &cfnsdk.DeleteStackInput{StackName: aws.String(stackARN), ClientRequestToken: aws.String(o.id.token("delete", o.state.Generation))}
-	if o.in.RoleARN != "" {
-		in.RoleARN = aws.String(o.in.RoleARN)
-	}
 	if _, err := o.d.stacks.DeleteStack(ctx, in); err != nil && !awserr.StackNotFound(err) {
 		return awserr.Fault(ctx, err, o.op+": delete what is left of its failed creation")
 	}

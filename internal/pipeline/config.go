@@ -77,12 +77,18 @@ type Environment struct {
 	RoleARN string `yaml:"roleArn,omitempty"`
 	// ExternalID goes with RoleARN; empty for none.
 	ExternalID string `yaml:"externalId,omitempty"`
+	// OnFailedStack is what happens to a stack that an earlier deployment left
+	// in a failed state: empty for an error, or OnFailedStackRollback.
+	OnFailedStack string `yaml:"onFailedStack,omitempty"`
 	// Context is CDK context for this environment, as JSON values: string,
 	// float64 or int, bool, nil, []any, map[string]any.
 	Context map[string]any `yaml:"context,omitempty"`
 	// RequiredContext are context keys that must have a value before synth.
 	RequiredContext []string `yaml:"requiredContext,omitempty"`
 }
+
+// OnFailedStackRollback rolls a paused stack back and then deploys it.
+const OnFailedStackRollback = "rollback"
 
 // Stack names one stack of a CDK app.
 type Stack struct {

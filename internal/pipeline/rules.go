@@ -110,7 +110,9 @@ func (d *document) checkUnsupported(top cursor) {
 	}
 	for _, environment := range top.key("environments").items() {
 		refuse(environment, "concurrency", "stacks are deployed one after the other; remove the key")
-		refuse(environment, "onFailedStack", "a failed stack is rolled back; remove the key")
+		if mode := environment.key("onFailedStack"); mode.text() == "keep" {
+			mode.add("not yet supported: %q; allowed for now: %q", "keep", OnFailedStackRollback)
+		}
 		refuse(environment.key("tests"), "reports", "reports are not collected; remove the key")
 	}
 }
