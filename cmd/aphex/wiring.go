@@ -8,6 +8,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 
+	"github.com/aphex-pipeline/aphex/internal/assembly"
 	"github.com/aphex-pipeline/aphex/internal/awsauth"
 	"github.com/aphex-pipeline/aphex/internal/cloudwatch"
 	"github.com/aphex-pipeline/aphex/internal/fault"
@@ -62,7 +63,7 @@ func (p parts) stages() task.Registry {
 	})
 	deployConfig := deploy.Config{
 		Workspace: files, Store: p.store, Base: p.identity.base,
-		Synth: synthesizer{synth.New(synth.Config{Worker: p.worker, Private: filepath.Join(p.privateDir, "assemblies")})},
+		Synth: synthesizer{synth.New(synth.Config{Worker: p.worker, Private: filepath.Join(p.privateDir, "assemblies"), Lookups: p.identity.lookups})},
 	}
 	if p.records != nil {
 		deployConfig.Events, deployConfig.Redact = p.records, p.identity.redactor.String
@@ -175,6 +176,34 @@ func (i *identity) own(ctx context.Context, _ task.Request) (map[string]string, 
 // target returns an environment's credentials as variables of a command.
 func (i *identity) target(ctx context.Context, req task.Request, target pipeline.Environment) (map[string]string, error) {
 	session, err := i.session(ctx, req, target)
+	if err != nil {
+		return nil, err
+	}
+	return i.variables(ctx, session.Config)
+}
+
+// lookups returns credentials for looking things up in an environment: those
+// of the role that the configuration or else the app names. A role that cannot
+// be assumed is passed over if the own credentials belong to the account.
+func (i *identity) lookups(ctx context.Context, target pipeline.Environment, lookupRole string) (map[string]string, error) {
+	base, err := i.base(ctx)
+	if err != nil {
+		return nil, err
+	}
+	sessions := awsauth.NewSessions(base, awsauth.SessionName("lookup", target.Name, "synth"))
+	caller, err := sessions.Caller(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var role *awsauth.Role
+	switch {
+	case target.RoleARN != "":
+		role = &awsauth.Role{ARN: target.RoleARN, ExternalID: target.ExternalID}
+	case lookupRole != "":
+		places := assembly.Placeholders{Partition: caller.Partition, Account: target.Account, Region: target.Region}
+		role = &awsauth.Role{ARN: places.Replace(lookupRole)}
+	}
+	session, err := sessions.For(ctx, awsauth.Target{Environment: target.Name, Account: target.Account, Region: target.Region}, role)
 	if err != nil {
 		return nil, err
 	}

@@ -1,5 +1,10 @@
 package assembly
 
+import (
+	"crypto/sha256"
+	"encoding/hex"
+)
+
 // AssetManifest lists what has to be published before its stack is deployed.
 type AssetManifest struct {
 	// ID is the artifact's id.
@@ -44,6 +49,13 @@ type FileAsset struct {
 	Region string
 	// Role publishes it; nil to use the credentials at hand.
 	Role *Role
+}
+
+// ProducedPath is where in an assembly's folder the file stands that an
+// executable source has made; whoever runs the programs puts it there.
+func (f FileAsset) ProducedPath() string {
+	sum := sha256.Sum256([]byte(f.ID))
+	return "aphex-produced/" + hex.EncodeToString(sum[:8])
 }
 
 // ImageAsset is one container image for one destination.

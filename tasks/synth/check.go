@@ -71,32 +71,26 @@ func (s *synthesis) fetch(ctx context.Context, output, dir string) error {
 	return nil
 }
 
-// check reads the assembly and refuses one that must not be deployed although
-// the app ended well.
-func (s *synthesis) check(dir string) error {
-	loaded, err := assembly.Load(dir)
-	if err != nil {
-		return fmt.Errorf("%s: %w", s.request.op(), err)
-	}
+// check refuses an assembly that must not be deployed although the app ended
+// well, and returns the stacks that will be.
+func (s *synthesis) check(dir string, loaded *assembly.Assembly) ([]*assembly.Stack, error) {
 	for _, warning := range loaded.Warnings {
 		if _, err := fmt.Fprintln(s.out, "warning: "+warning); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	if len(loaded.Missing) > 0 {
-		return s.missingContext(loaded.Missing)
+		return nil, s.missingContext(loaded.Missing)
 	}
-	selected := loaded.Stacks
-	if len(s.request.Stacks) > 0 {
-		if selected, err = loaded.Resolve(s.request.Stacks); err != nil {
-			return fmt.Errorf("%s: %w", s.request.op(), err)
-		}
+	selected, err := s.selected(loaded)
+	if err != nil {
+		return nil, err
 	}
 	var problems []string
 	for _, stack := range selected {
 		for _, message := range stack.AnnotatedWarnings() {
 			if _, err := fmt.Fprintf(s.out, "warning: %s: %s\n", message.Path, message.Text); err != nil {
-				return err
+				return nil, err
 			}
 		}
 		for _, message := range stack.Errors() {
@@ -105,14 +99,26 @@ func (s *synthesis) check(dir string) error {
 	}
 	violations, err := failedValidations(dir, selected)
 	if err != nil {
-		return fmt.Errorf("%s: %w", s.request.op(), err)
+		return nil, fmt.Errorf("%s: %w", s.request.op(), err)
 	}
 	problems = append(problems, violations...)
 	if len(problems) > 0 {
-		return fault.Newf(fault.User, fault.SynthAnnotation, s.request.op(), "Mend what the app reports; nothing was deployed",
+		return nil, fault.Newf(fault.User, fault.SynthAnnotation, s.request.op(), "Mend what the app reports; nothing was deployed",
 			"the app reports %s: %s", count(len(problems), "error"), enumerate(problems))
 	}
-	return nil
+	return selected, nil
+}
+
+// selected returns the stacks that will be deployed.
+func (s *synthesis) selected(loaded *assembly.Assembly) ([]*assembly.Stack, error) {
+	if len(s.request.Stacks) == 0 {
+		return loaded.Stacks, nil
+	}
+	stacks, err := loaded.Resolve(s.request.Stacks)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", s.request.op(), err)
+	}
+	return stacks, nil
 }
 
 // missingContext lists what the app looked for. An assembly made without it
@@ -132,7 +138,7 @@ func (s *synthesis) missingContext(missing []assembly.MissingContext) error {
 	slices.Sort(lines)
 	return fault.Newf(fault.User, fault.ContextMissing, s.request.op(),
 		"Run `cdk synth` locally with credentials of the account, and commit cdk.context.json; or set the keys under context of environment "+s.request.Environment.Name,
-		"the app needs %s that is not in cdk.context.json, and holds dummy values without: %s", count(len(missing), "context value"), enumerate(lines))
+		"the app needs %s that is not in cdk.context.json, and holds dummy values without: %s%s", count(len(missing), "context value"), enumerate(lines), s.lookedUp)
 }
 
 // validationReport is validation-report.json of an assembly.

@@ -206,13 +206,20 @@ func (s *synthesis) readJSON(ctx context.Context, dir, name string) (object, err
 	if err != nil {
 		return nil, fmt.Errorf("%s: read %s: %w", s.request.op(), shown, err)
 	}
-	decoder := json.NewDecoder(bytes.NewReader(data))
-	decoder.UseNumber()
-	var value object
-	if err := decoder.Decode(&value); err != nil {
+	value, err := decodeObject(data)
+	if err != nil {
 		return nil, fault.Newf(fault.User, fault.ConfigInvalid, s.request.op(), "Correct the file; it must hold one JSON object", "%s: %w", shown, err)
 	}
 	return value, nil
+}
+
+// decodeObject reads one JSON object with its numbers as they are written.
+func decodeObject(data []byte) (object, error) {
+	decoder := json.NewDecoder(bytes.NewReader(data))
+	decoder.UseNumber()
+	var value object
+	err := decoder.Decode(&value)
+	return value, err
 }
 
 // readFile returns a regular file of the worker's tree.

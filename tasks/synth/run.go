@@ -42,6 +42,9 @@ type synthesis struct {
 	out     io.Writer
 	scratch string // folder of the worker's tree that is ours alone
 	project *project
+	// lookedUp says why context is still missing after a look-up; it ends a
+	// sentence.
+	lookedUp string
 }
 
 // app runs the app and returns the folder of the worker's tree that holds the
@@ -72,7 +75,32 @@ func (s *synthesis) app(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return output, s.exec(limited, source, command, "the app", env)
+	if err := s.exec(limited, source, command, "the app", env); err != nil {
+		return "", s.withCode(ctx, output, err)
+	}
+	return output, nil
+}
+
+// errorFile is where the library leaves a code for the error that ended the
+// app.
+const errorFile = "error.txt"
+
+// withCode adds the library's own code for a failure, if it left one.
+func (s *synthesis) withCode(ctx context.Context, output string, failure error) error {
+	f, ok := errors.AsType[*fault.Fault](failure)
+	if !ok || f.Reason != fault.SynthFailed {
+		return failure
+	}
+	entries, err := s.worker.Stat(ctx, []string{path.Join(output, errorFile)})
+	if err != nil || len(entries) == 0 {
+		return failure
+	}
+	data, err := s.readFile(ctx, output, errorFile)
+	code, _, _ := strings.Cut(strings.TrimSpace(string(data)), "\n")
+	if err != nil || code == "" || len(code) > 100 {
+		return failure
+	}
+	return fault.Newf(f.Class, f.Reason, f.Op, f.Remedy, "%w (the library's code: %s)", f.Err, code)
 }
 
 // resolveCommand finds out what the app setting means: a command, a script
@@ -148,7 +176,7 @@ func (s *synthesis) appEnv(ctx context.Context, output string) (map[string]strin
 		"CDK_DEFAULT_REGION":     s.request.Environment.Region,
 		"CDK_CLI_ASM_VERSION":    schemaVersion,
 		"CDK_CLI_VERSION":        cliVersion,
-		"CDK_ERROR_FILE":         path.Join(absolute, "error.txt"),
+		"CDK_ERROR_FILE":         path.Join(absolute, errorFile),
 		"CDK_PERF_COUNTERS_FILE": path.Join(absolute, "performance-counters.json"),
 		"PYTHONIOENCODING":       "utf-8",
 	})

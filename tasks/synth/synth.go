@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/aphex-pipeline/aphex/internal/assembly"
 	"github.com/aphex-pipeline/aphex/internal/fault"
 	"github.com/aphex-pipeline/aphex/internal/pipeline"
 	"github.com/aphex-pipeline/aphex/internal/worker"
@@ -45,6 +46,9 @@ type Config struct {
 	// Private is a folder that no user code can reach; assemblies are put
 	// there. Required.
 	Private string
+	// Lookups gives access to an account for the look-ups of the CDK command
+	// line; nil makes context that is in no file an error.
+	Lookups Lookups
 	// Timeout is the time one app has, its build included; 0 means
 	// DefaultTimeout.
 	Timeout time.Duration
@@ -52,6 +56,11 @@ type Config struct {
 	// default.
 	Grace time.Duration
 }
+
+// Lookups returns credentials, as variables of a command, that may look things
+// up in an environment. role is the role that the app names for it, with
+// placeholders; empty if it names none.
+type Lookups func(ctx context.Context, environment pipeline.Environment, role string) (map[string]string, error)
 
 // Synthesizer synthesizes CDK apps. It is safe for concurrent use with
 // different request IDs.
@@ -114,19 +123,44 @@ func (s *Synthesizer) Synth(ctx context.Context, req Request, out io.Writer) (di
 	if missing := run.missingRequired(); len(missing) > 0 {
 		return "", missingRequired(&req, missing)
 	}
-	output, err := run.app(ctx)
+	dir = filepath.Join(s.config.Private, "assembly-"+digest(req.ID))
+	loaded, err := run.assemble(ctx, dir)
 	if err != nil {
 		return "", err
 	}
-	dir = filepath.Join(s.config.Private, "assembly-"+digest(req.ID))
-	if err := run.fetch(ctx, output, dir); err != nil {
+	if len(loaded.Missing) > 0 && s.config.Lookups != nil {
+		if err := run.lookUp(ctx, loaded); err != nil {
+			return "", err
+		}
+		if loaded, err = run.assemble(ctx, dir); err != nil {
+			return "", err
+		}
+	}
+	selected, err := run.check(dir, loaded)
+	if err != nil {
 		return "", err
 	}
-	if err := run.check(dir); err != nil {
+	if err := run.produce(ctx, dir, selected); err != nil {
 		return "", err
 	}
 	_, err = fmt.Fprintf(out, "synthesized in %s\n", time.Since(begin).Round(100*time.Millisecond))
 	return dir, err
+}
+
+// assemble runs the app and reads the assembly it made, which is put into dir.
+func (s *synthesis) assemble(ctx context.Context, dir string) (*assembly.Assembly, error) {
+	output, err := s.app(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.fetch(ctx, output, dir); err != nil {
+		return nil, err
+	}
+	loaded, err := assembly.Load(dir)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", s.request.op(), err)
+	}
+	return loaded, nil
 }
 
 // digest makes an id fit for a file name.
