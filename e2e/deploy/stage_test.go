@@ -387,3 +387,32 @@ func TestStage_NestedStack(t *testing.T) {
 	require.Contains(t, fault.Message(err), s.expand("resource PREFIX-data/Nest/Inner/Resource [Nest/Inner] (AWS::SSM::Parameter)"))
 	require.Contains(t, fault.Message(err), "Bogus")
 }
+
+// A template that is no asset and too large for a request goes to the bucket
+// of the bootstrap.
+func TestStage_LargeTemplateIsUploaded(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, emulator(t))
+	s.config = strings.Replace(s.config, s.expand("  - {name: PREFIX-api, path: infra}\n"), "", 1)
+	s.replace("manifest.json", `"stackTemplateAssetObjectUrl": "s3://cdk-hnb659fds-assets-${AWS::AccountId}-${AWS::Region}/KEY/data.json",`, "")
+	s.replace("data.template.json", `{"Resources": {`, `{"Metadata": {"Long": "`+strings.Repeat("x", 52_000)+`", "Stack": "PREFIX"}, "Resources": {`)
+	_, err := s.run("b")
+	require.NoError(t, err, s.log.String())
+	var uploaded, used string
+	for _, c := range s.emulator.Calls() {
+		if c.Operation == "CreateChangeSet" && c.Form.Get("StackName") == s.prefix+"-data" {
+			used = c.Form.Get("TemplateURL")
+		}
+	}
+	require.Regexp(t, `/cdk-hnb659fds-assets-222222222222-eu-west-1/cdk/data/[0-9a-f]{64}\.json$`, used)
+	for _, c := range s.emulator.Calls() {
+		if c.Operation == "PutObject" && strings.HasSuffix(used, strings.SplitN(c.Path, "?", 2)[0]) {
+			uploaded = c.Path
+		}
+	}
+	require.NotEmpty(t, uploaded, "uploaded to %s", used)
+	s.journal, s.written = newMemory(), len(s.writes())
+	_, err = s.run("c")
+	require.NoError(t, err)
+	require.Contains(t, s.log.String(), "no change")
+}

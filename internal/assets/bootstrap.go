@@ -61,6 +61,30 @@ func CheckBootstrap(ctx context.Context, cfg aws.Config, account string, r Requi
 	return nil
 }
 
+// guardedPublishing is the first version whose publishing role itself is bound
+// to buckets of its own account.
+const guardedPublishing = 21
+
+// ForeignBucketsAllowed reports whether assets may go to buckets of another
+// account, as the CDK CLI decides it: unless the bootstrap has a bucket and is
+// older than the version whose roles refuse that by themselves. output reads
+// an output of the toolkit stack; one that cannot be read forbids nothing.
+func ForeignBucketsAllowed(ctx context.Context, output func(ctx context.Context, key string) (value string, ok bool, err error)) (bool, error) {
+	bucket, ok, err := output(ctx, "BucketName")
+	if ctx.Err() != nil {
+		return false, err
+	}
+	if err != nil || !ok || strings.Trim(bucket, "-*") == "" {
+		return true, nil //nolint:nilerr // see above
+	}
+	text, _, err := output(ctx, "BootstrapVersion")
+	if ctx.Err() != nil {
+		return false, err
+	}
+	version, convErr := strconv.Atoi(text)
+	return err != nil || convErr != nil || version >= guardedPublishing, nil
+}
+
 // bootstrapVersion returns the version as text and where it stands; empty if
 // it stands nowhere.
 func bootstrapVersion(ctx context.Context, cfg aws.Config, r Requirement, output func(context.Context) (string, bool, error), op string) (value, source string, err error) {

@@ -35,6 +35,8 @@ type File struct {
 	Path string
 	// Zip packages the folder at Path; otherwise the file is sent as it is.
 	Zip bool
+	// ContentType of the object; empty for the one that Path implies.
+	ContentType string
 	// Bucket and Key are where it goes, without placeholders.
 	Bucket, Key string
 	// AWS has the credentials to publish with, and the bucket's region.
@@ -55,8 +57,13 @@ type Publisher struct {
 	dir, owner string
 	note       func(string)
 
+	// foreign says whether buckets may belong to another account; nil: never.
+	foreign func(ctx context.Context) (bool, error)
+
 	mu         sync.Mutex
 	encryption map[string]encryption
+	// abroad are buckets that belong to another account, which is allowed.
+	abroad map[string]bool
 }
 
 // New returns a Publisher of the assembly in dir. owner is the account that
@@ -67,7 +74,39 @@ func New(dir, owner string, note func(string)) *Publisher {
 	if note == nil {
 		note = func(string) {}
 	}
-	return &Publisher{dir: dir, owner: owner, note: note, encryption: map[string]encryption{}}
+	return &Publisher{dir: dir, owner: owner, note: note, encryption: map[string]encryption{}, abroad: map[string]bool{}}
+}
+
+// AllowForeign lets allowed decide, once a bucket turns out to belong to
+// another account, whether that is meant. It must be called before Publish.
+func (p *Publisher) AllowForeign(allowed func(ctx context.Context) (bool, error)) {
+	p.foreign = allowed
+}
+
+// expected is the account that must own a bucket; nil if any may.
+func (p *Publisher) expected(bucket string) *string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.abroad[bucket] {
+		return nil
+	}
+	return aws.String(p.owner)
+}
+
+// meantToBeForeign decides what a refusal means that may come from the owner
+// of the bucket being another account.
+func (p *Publisher) meantToBeForeign(ctx context.Context, bucket string, refusal error) (bool, error) {
+	if !awserr.AccessDenied(refusal) || p.foreign == nil || p.expected(bucket) == nil {
+		return false, nil
+	}
+	allowed, err := p.foreign(ctx)
+	if err != nil || !allowed {
+		return false, err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.abroad[bucket] = true
+	return true, nil
 }
 
 // Publish brings every file to its destination, several at a time; those
@@ -118,6 +157,11 @@ func (p *Publisher) publish(ctx context.Context, f File) (bool, error) {
 		o.UsePathStyle = f.AWS.BaseEndpoint != nil
 	})
 	there, err := p.present(ctx, client, f)
+	if again, foreignErr := p.meantToBeForeign(ctx, f.Bucket, err); foreignErr != nil {
+		return false, foreignErr
+	} else if again {
+		there, err = p.present(ctx, client, f)
+	}
 	if err != nil {
 		return false, err
 	}
@@ -140,7 +184,7 @@ func (p *Publisher) publish(ctx context.Context, f File) (bool, error) {
 // absent object is refused like one of a forbidden object.
 func (p *Publisher) present(ctx context.Context, client *s3.Client, f File) (bool, error) {
 	out, err := client.ListObjectsV2(ctx, &s3.ListObjectsV2Input{
-		Bucket: aws.String(f.Bucket), Prefix: aws.String(f.Key), MaxKeys: aws.Int32(1), ExpectedBucketOwner: aws.String(p.owner),
+		Bucket: aws.String(f.Bucket), Prefix: aws.String(f.Key), MaxKeys: aws.Int32(1), ExpectedBucketOwner: p.expected(f.Bucket),
 	})
 	if err != nil {
 		return false, err

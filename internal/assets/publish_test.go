@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/xml"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -64,7 +65,9 @@ func (b *bucketServer) serve(w http.ResponseWriter, r *http.Request) {
 	bucket, key, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
 	query := r.URL.Query()
 	switch {
-	case r.Header.Get("X-Amz-Expected-Bucket-Owner") != owner:
+	case bucket == "abroad" && r.Header.Get("X-Amz-Expected-Bucket-Owner") != "":
+		refuse(w, http.StatusForbidden, "AccessDenied")
+	case bucket != "abroad" && r.Header.Get("X-Amz-Expected-Bucket-Owner") != owner:
 		refuse(w, http.StatusBadRequest, "MissingExpectedBucketOwner")
 	case bucket == "absent":
 		refuse(w, http.StatusNotFound, "NoSuchBucket")
@@ -253,6 +256,54 @@ func TestPublish_Refuses(t *testing.T) {
 			require.Contains(t, fault.Message(err), tt.text)
 			require.Empty(t, b.objects, "no truncated object appears")
 		})
+	}
+}
+
+func TestPublish_BucketOfAnotherAccountOnlyWhereItIsMeant(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "a.txt"), []byte("x"), 0o600))
+	for _, allowed := range []bool{true, false} {
+		b := newBucket(t)
+		publisher := assets.New(dir, owner, nil)
+		asked := 0
+		publisher.AllowForeign(func(context.Context) (bool, error) { asked++; return allowed, nil })
+		file := func(bucket string) assets.File {
+			return assets.File{ID: bucket, Name: "a", Path: "a.txt", Bucket: bucket, Key: bucket + ".txt", AWS: b.config()}
+		}
+		_, err := publisher.Publish(t.Context(), []assets.File{file("own"), file("abroad")})
+		require.Equal(t, 1, asked, "only a refusal raises the question")
+		if allowed {
+			require.NoError(t, err)
+			require.Equal(t, 2, b.puts)
+			continue
+		}
+		require.ErrorIs(t, err, &fault.Fault{Reason: fault.AssetFailed})
+		require.LessOrEqual(t, b.puts, 1)
+	}
+}
+
+func TestForeignBucketsAllowed(t *testing.T) {
+	t.Parallel()
+	type outputs = map[string]string
+	for name, tt := range map[string]struct {
+		outputs outputs
+		err     error
+		want    bool
+	}{
+		"old bootstrap with a bucket":   {outputs{"BucketName": "b", "BootstrapVersion": "20"}, nil, false},
+		"roles that guard themselves":   {outputs{"BucketName": "b", "BootstrapVersion": "21"}, nil, true},
+		"bootstrap without a bucket":    {outputs{"BucketName": "***", "BootstrapVersion": "6"}, nil, true},
+		"no bootstrap":                  {outputs{}, nil, true},
+		"bootstrap that cannot be read": {nil, errors.New("denied"), true},
+		"version that is not a number":  {outputs{"BucketName": "b", "BootstrapVersion": "x"}, nil, true},
+	} {
+		got, err := assets.ForeignBucketsAllowed(t.Context(), func(_ context.Context, key string) (string, bool, error) {
+			value, ok := tt.outputs[key]
+			return value, ok, tt.err
+		})
+		require.NoError(t, err, name)
+		require.Equal(t, tt.want, got, name)
 	}
 }
 

@@ -1,6 +1,7 @@
 package assets
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -37,7 +38,7 @@ func (p *Publisher) bucketEncryption(ctx context.Context, client *s3.Client, buc
 	if ok {
 		return known, nil
 	}
-	out, err := client.GetBucketEncryption(ctx, &s3.GetBucketEncryptionInput{Bucket: aws.String(bucket), ExpectedBucketOwner: aws.String(p.owner)})
+	out, err := client.GetBucketEncryption(ctx, &s3.GetBucketEncryptionInput{Bucket: aws.String(bucket), ExpectedBucketOwner: p.expected(bucket)})
 	var found encryption
 	switch {
 	case awserr.AccessDenied(err), awserr.Code(err) == "ServerSideEncryptionConfigurationNotFoundError":
@@ -74,7 +75,7 @@ func (p *Publisher) upload(ctx context.Context, client *s3.Client, f File, e enc
 	defer func() { _ = body.Close() }()
 	in := &transfermanager.UploadObjectInput{
 		Bucket: aws.String(f.Bucket), Key: aws.String(f.Key), Body: body, ContentType: aws.String(contentType),
-		ChecksumAlgorithm: tmtypes.ChecksumAlgorithmSha256, ExpectedBucketOwner: aws.String(p.owner),
+		ChecksumAlgorithm: tmtypes.ChecksumAlgorithmSha256, ExpectedBucketOwner: p.expected(f.Bucket),
 		ServerSideEncryption: tmtypes.ServerSideEncryption(e.algorithm),
 	}
 	if e.key != "" {
@@ -98,7 +99,7 @@ func (p *Publisher) open(f File) (io.ReadCloser, string, error) {
 		return zipped(name), "application/zip", nil
 	}
 	file, err := os.Open(name)
-	return file, contentType(f.Path), err
+	return file, cmp.Or(f.ContentType, contentType(f.Path)), err
 }
 
 // zipStream is an archive being made while it is read. Closing it ends the

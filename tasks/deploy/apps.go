@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -53,6 +54,9 @@ type selection struct {
 	assembly *assembly.Assembly
 	stacks   map[string]*assembly.Stack
 	places   assembly.Placeholders
+	// uploaded are the URLs of templates that are no assets and too large for
+	// a request, by hierarchical id.
+	uploaded map[string]string
 }
 
 // deployGroup synthesizes the app when its turn has come, publishes its assets
@@ -90,7 +94,7 @@ func (d *deployment) prepare(ctx context.Context, g group) (*selection, error) {
 		return nil, err
 	}
 	s := &selection{
-		assembly: built, stacks: map[string]*assembly.Stack{},
+		assembly: built, stacks: map[string]*assembly.Stack{}, uploaded: map[string]string{},
 		places: assembly.Placeholders{Partition: d.caller.Partition, Account: d.target.Account, Region: d.target.Region},
 	}
 	for i, name := range g.all {
@@ -106,11 +110,25 @@ func (d *deployment) prepare(ctx context.Context, g group) (*selection, error) {
 	if err != nil {
 		return nil, err
 	}
+	templates, err := d.templates(ctx, s, stacks)
+	if err != nil {
+		return nil, err
+	}
+	files = append(files, templates...)
 	if err := d.enter(ctx, revision.Deploying); err != nil {
 		return nil, err
 	}
 	d.env.Progress(fmt.Sprintf("%s: publishing %s", d.target.Name, plural(len(files), "asset")))
 	publisher := assets.New(built.Dir, d.target.Account, func(text string) { d.say("%s", text) })
+	publisher.AllowForeign(func(ctx context.Context) (bool, error) {
+		session, err := d.session(ctx, s, stacks[0])
+		if err != nil {
+			return false, err
+		}
+		return assets.ForeignBucketsAllowed(ctx, func(ctx context.Context, key string) (string, bool, error) {
+			return d.deployer(session).Output(ctx, assets.ToolkitStack, key)
+		})
+	})
 	summary, err := publisher.Publish(ctx, files)
 	if err != nil {
 		return nil, err
@@ -229,9 +247,13 @@ func (d *deployment) files(ctx context.Context, s *selection, stacks []*assembly
 	var out []assets.File
 	for _, stack := range stacks {
 		for _, f := range stack.Files() {
+			path, contentType := f.Path, ""
 			if f.Packaging == assembly.PackagingExecutable {
-				return nil, fault.Newf(fault.User, fault.AssetFailed, "publish asset "+f.DisplayName, "Make the file in the build stage and refer to it by path",
-					"asset %s of stack %s is made by a program (%s), which is not supported", f.DisplayName, stack, strings.Join(f.Executable, " "))
+				path, contentType = f.ProducedPath(), "application/zip"
+				if _, err := os.Stat(filepath.Join(s.assembly.Dir, filepath.FromSlash(path))); err != nil {
+					return nil, fault.Newf(fault.User, fault.AssetFailed, "publish asset "+f.DisplayName, "Let the app itself be synthesized by aphex: it runs the program then",
+						"the program of asset %s of stack %s (%s) has made no file", f.DisplayName, stack, strings.Join(f.Executable, " "))
+				}
 			}
 			region := s.places.Replace(f.Region)
 			if region == "" {
@@ -245,7 +267,7 @@ func (d *deployment) files(ctx context.Context, s *selection, stacks []*assembly
 			}
 			d.warn(session.Warning)
 			out = append(out, assets.File{
-				ID: f.ID, Name: f.DisplayName, Path: f.Path, Zip: f.Packaging == assembly.PackagingZip,
+				ID: f.ID, Name: f.DisplayName, Path: path, Zip: f.Packaging == assembly.PackagingZip, ContentType: contentType,
 				Bucket: places.Replace(f.Bucket), Key: places.Replace(f.Key), AWS: session.Config,
 			})
 		}

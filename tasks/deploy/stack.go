@@ -11,6 +11,7 @@ import (
 	"github.com/aphex-pipeline/aphex/internal/awsauth"
 	"github.com/aphex-pipeline/aphex/internal/cfn"
 	"github.com/aphex-pipeline/aphex/internal/fault"
+	"github.com/aphex-pipeline/aphex/internal/pipeline"
 )
 
 // login finds out who we are and, if the environment names a role, takes it.
@@ -143,10 +144,11 @@ func (d *deployment) deployStack(ctx context.Context, s *selection, stack *assem
 	d.events = newEvents()
 	defer d.storeEvents(ctx, stack.Name)
 	result, err := d.deployer(session).Deploy(ctx, cfn.Input{
-		StackName: stack.Name, Template: template, TemplateURL: s.places.Replace(stack.TemplateAssetURL),
+		StackName: stack.Name, Template: template, TemplateURL: s.templateURL(stack),
 		Tags: stack.Tags, RoleARN: s.places.Replace(stack.ExecutionRoleARN), NotificationARNs: stack.NotificationARNs,
 		TerminationProtection: stack.TerminationProtection, Execution: d.req.Key(),
-		ConstructPath: s.assembly.Resources(stack).Path,
+		RollBackPaused: d.target.OnFailedStack == pipeline.OnFailedStackRollback,
+		ConstructPath:  s.assembly.Resources(stack).Path,
 	})
 	if ctx.Err() == nil || err == nil { // else it goes on without us
 		d.ended = append(d.ended, Deployment{Stack: stack.Name, Succeeded: err == nil, Began: began, Ended: d.stage.now()})
