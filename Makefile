@@ -44,6 +44,10 @@ SOAK ?=
 soak: ## 2,000 stages that do nothing in 100 workflows, on a stock controller; SOAK="-n 10" for less
 	@go run ./e2e/cmd/soak $(SOAK)
 
+.PHONY: conformance
+conformance: ## Compare deployments with the real CDK command line (ARGS="-live -apps simple -states absent -record")
+	@go run ./e2e/cmd/parity $(ARGS)
+
 .PHONY: lint
 lint: tools ## golangci-lint (with gofumpt and gci), govulncheck, generated files up to date
 	$(GOLANGCI_LINT) run ./...

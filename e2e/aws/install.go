@@ -3,7 +3,9 @@ package aws
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"embed"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -129,4 +131,19 @@ func runTo(ctx context.Context, out io.Writer, dir string, env []string, name st
 		return fmt.Errorf("%s %s: %w: %s", filepath.Base(name), strings.Join(args, " "), err, strings.TrimSpace(stderr.String()))
 	}
 	return nil
+}
+
+// Fingerprint is a digest of the pinned emulator, of the edits made to it and
+// of the pinned CDK command line.
+func Fingerprint() string {
+	sum := sha256.New()
+	for _, name := range []string{"emulator/requirements.txt", "cdk/package-lock.json"} {
+		data, err := pinned.ReadFile(name)
+		if err != nil { // it is embedded
+			panic(err)
+		}
+		_, _ = fmt.Fprintf(sum, "%s %d\n%s", name, len(data), data)
+	}
+	_, _ = fmt.Fprintf(sum, "%q %q", gapEdits(), gapAdditions())
+	return hex.EncodeToString(sum.Sum(nil))
 }

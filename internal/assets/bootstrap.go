@@ -70,19 +70,18 @@ const guardedPublishing = 21
 // older than the version whose roles refuse that by themselves. output reads
 // an output of the toolkit stack; one that cannot be read forbids nothing.
 func ForeignBucketsAllowed(ctx context.Context, output func(ctx context.Context, key string) (value string, ok bool, err error)) (bool, error) {
-	bucket, ok, err := output(ctx, "BucketName")
+	bucket, hasBucket, bucketErr := output(ctx, "BucketName")
+	text, hasVersion, versionErr := output(ctx, "BootstrapVersion")
 	if ctx.Err() != nil {
-		return false, err
+		return false, awserr.Ended(ctx, "read the bootstrap")
 	}
-	if err != nil || !ok || strings.Trim(bucket, "-*") == "" {
-		return true, nil //nolint:nilerr // see above
+	unreadable := bucketErr != nil || versionErr != nil
+	if unreadable || !hasBucket || !hasVersion || strings.Trim(bucket, "-*") == "" {
+		return true, nil
 	}
-	text, _, err := output(ctx, "BootstrapVersion")
-	if ctx.Err() != nil {
-		return false, err
-	}
-	version, convErr := strconv.Atoi(text)
-	return err != nil || convErr != nil || version >= guardedPublishing, nil
+	version, err := strconv.Atoi(text)
+	guarded := err != nil || version >= guardedPublishing
+	return guarded, nil
 }
 
 // bootstrapVersion returns the version as text and where it stands; empty if

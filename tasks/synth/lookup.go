@@ -87,10 +87,13 @@ func (s *synthesis) commandLine(ctx context.Context) (string, error) {
 	for folder := path.Clean(s.request.App); ; folder, up = path.Dir(folder), path.Join("..", up) {
 		name := path.Join("node_modules", ".bin", "cdk")
 		entries, err := s.worker.Stat(ctx, []string{path.Join(worker.SourceDir, folder, "node_modules", "aws-cdk", "package.json")})
-		if err != nil {
+		// A link out of the workspace is not followed here, but may well be
+		// where the modules are.
+		elsewhere := err != nil && fault.From(err).Reason == fault.PathRefused
+		if err != nil && !elsewhere {
 			return "", fmt.Errorf("%s: %w", s.request.op(), err)
 		}
-		if len(entries) > 0 {
+		if len(entries) > 0 || elsewhere {
 			return "./" + path.Join(up, name), nil
 		}
 		if folder == "." {

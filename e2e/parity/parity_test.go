@@ -1,0 +1,114 @@
+package parity
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/aphex-pipeline/aphex/internal/testkit/need"
+)
+
+// Every recorded app is deployed along one chain of states, and every state is
+// met by some app; `make conformance` has the whole matrix.
+func TestParity_AppsLeaveWhatTheCommandLineLeaves(t *testing.T) {
+	t.Parallel()
+	need.Require(t, need.Emulator)
+	all, stale, err := Recorded()
+	require.NoError(t, err)
+	require.Empty(t, stale, "what the command line does with these apps is not known any more: make conformance ARGS='-record -apps %s'", strings.Join(stale, ","))
+	cells := sample(all)
+	for _, state := range States() {
+		require.True(t, slices.ContainsFunc(cells, func(c Cell) bool { return c.State == state }), "no app begins with %s", state)
+	}
+	for _, cell := range all {
+		require.True(t, slices.ContainsFunc(cells, func(c Cell) bool { return c.App == cell.App }), "app %s is not deployed", cell.App)
+	}
+	began := time.Now()
+	report, err := Run(t.Context(), Config{Cells: cells, Log: t.Output()})
+	require.NoError(t, err)
+	require.Len(t, report.Results, len(cells))
+	var table strings.Builder
+	require.NoError(t, report.Write(&table))
+	require.Zero(t, report.Different(), table.String())
+	t.Logf("%d cells in %s", len(cells), time.Since(began).Round(time.Second))
+}
+
+// sample takes the cells of one chain from each app, in turn.
+func sample(cells []Cell) []Cell {
+	var apps []string
+	for _, c := range cells {
+		if !slices.Contains(apps, c.App) {
+			apps = append(apps, c.App)
+		}
+	}
+	turn := 0
+	var out []Cell
+	for _, app := range apps {
+		for range chains() {
+			chain := chains()[turn%len(chains())]
+			turn++
+			taken := len(out)
+			for _, c := range cells {
+				if c.App == app && slices.ContainsFunc(chain, func(m move) bool { return m.state == c.State }) {
+					out = append(out, c)
+				}
+			}
+			if len(out) > taken {
+				break
+			}
+		}
+	}
+	return out
+}
+
+func TestChains_EveryStateIsComparedOnce(t *testing.T) {
+	t.Parallel()
+	var states []State
+	for _, chain := range chains() {
+		for _, m := range chain {
+			if m.state != "" {
+				require.False(t, m.fails, "what is compared ends well where both can")
+				states = append(states, m.state)
+			}
+		}
+	}
+	require.ElementsMatch(t, States(), states)
+}
+
+func TestDifferences(t *testing.T) {
+	t.Parallel()
+	allowed := []Allowed{
+		{Path: "sent/*/CreateChangeSet */ClientToken", Reason: "random"},
+		{Path: "stacks/*/tags/*", App: "shop", State: Same, Reason: "for a test"},
+	}
+	cdk := Snapshot{"stacks/a/status": "X", "sent/a/CreateChangeSet 1/ClientToken": "1", "stacks/a/tags/t": "1", "only/cdk": ""}
+	aphex := Snapshot{"stacks/a/status": "Y", "sent/a/CreateChangeSet 1/ClientToken": "2", "stacks/a/tags/t": "2", "only/aphex": "v"}
+	paths := func(app string, state State) (open []string) {
+		for _, d := range differences(app, state, cdk, aphex, allowed) {
+			if d.Allowed == "" {
+				open = append(open, d.Path)
+			}
+		}
+		return open
+	}
+	require.Equal(t, []string{"only/aphex", "only/cdk", "stacks/a/status"}, paths("shop", Same), "a value that only one has is a difference, an empty one too")
+	require.Equal(t, []string{"only/aphex", "only/cdk", "stacks/a/status", "stacks/a/tags/t"}, paths("shop", Changed))
+	require.Empty(t, differences("shop", Same, cdk, cdk, nil))
+}
+
+func TestAllowList_NamesAppsAndStatesThatExist(t *testing.T) {
+	t.Parallel()
+	apps, err := Apps()
+	require.NoError(t, err)
+	list, err := AllowList()
+	require.NoError(t, err)
+	require.NotEmpty(t, list)
+	for _, a := range list {
+		require.True(t, a.App == "" || slices.Contains(apps, a.App), "%+v", a)
+		require.True(t, a.State == "" || slices.Contains(States(), a.State), "%+v", a)
+		require.Greater(t, len(a.Reason), 20, "%+v", a)
+	}
+}
