@@ -73,8 +73,9 @@ the running container: kubectl exec POD -c aphex-executor-plugin -- aphex plugin
 				defer cancel()
 				return sidecar.WaitReady(ctx, addr)
 			}
-			logger := slog.New(slog.NewJSONHandler(cmd.ErrOrStderr(), nil))
-			cfg, err := sidecarConfig(cmd.Context(), logger, noNudge)
+			redactor := redact.New()
+			logger := slog.New(slog.NewJSONHandler(redactor.Records(cmd.ErrOrStderr()), nil))
+			cfg, err := sidecarConfig(cmd.Context(), logger, redactor, noNudge)
 			if err != nil {
 				return err
 			}
@@ -103,12 +104,11 @@ func probePlugin(ctx context.Context, addr, what string) error {
 }
 
 // sidecarConfig composes the plugin from the container's environment.
-func sidecarConfig(ctx context.Context, logger *slog.Logger, noNudge bool) (sidecar.Config, error) {
+func sidecarConfig(ctx context.Context, logger *slog.Logger, redactor *redact.Redactor, noNudge bool) (sidecar.Config, error) {
 	client, err := kube.InCluster()
 	if err != nil {
 		return sidecar.Config{}, err
 	}
-	redactor := redact.New()
 	podUID, pipelineName := os.Getenv("APHEX_POD_UID"), os.Getenv("APHEX_PIPELINE")
 	private := os.Getenv("APHEX_PRIVATE_DIR")
 	if private == "" {
@@ -120,8 +120,8 @@ func sidecarConfig(ctx context.Context, logger *slog.Logger, noNudge bool) (side
 		PodUID:  podUID,
 		Metrics: counted, MetricsAddress: os.Getenv("APHEX_METRICS_ADDRESS"),
 		Runs: execution.NewKubeRuns(client), LogDir: filepath.Join(private, "logs"),
-		Keeper: watchdog.New(cluster, watchdog.Timing{}, logger),
-		Redact: redactor.String, Logger: logger,
+		Keeper:   watchdog.New(cluster, watchdog.Timing{}, logger),
+		Redactor: redactor, Logger: logger,
 	}
 	book := journal.NewKube(cluster, podUID, pipelineName)
 	cfg.Journal = book

@@ -105,7 +105,7 @@ func runTask(cmd *cobra.Command, stage string, f taskFlags) error {
 	ctx, cancel := context.WithCancel(cmd.Context())
 	defer cancel()
 	var wg sync.WaitGroup
-	logger := slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: slog.LevelWarn}))
+	logger := slog.New(slog.NewTextHandler(redactor.Records(cmd.ErrOrStderr()), &slog.HandlerOptions{Level: slog.LevelWarn}))
 	var workerErr error
 	wg.Go(func() {
 		workerErr = worker.Serve(ctx, worker.ServerConfig{
@@ -124,6 +124,9 @@ func runTask(cmd *cobra.Command, stage string, f taskFlags) error {
 	wg.Wait()
 	if err := errors.Join(err, workerErr); err != nil {
 		return redactedError{err, redactor}
+	}
+	for name, value := range result.Outputs {
+		result.Outputs[name] = redactor.String(value)
 	}
 	out := json.NewEncoder(cmd.OutOrStdout())
 	out.SetIndent("", "  ")
@@ -159,7 +162,7 @@ func localStage(ctx context.Context, p parts, dir string, req task.Request, cmd 
 	result, err := p.stages()[req.Stage].Run(ctx, req, task.Env{
 		Output: output, Logger: logger, Progress: func(string) {}, Effects: bookEffects{book, req.Key()},
 	})
-	phase, message, reason := "Succeeded", result.Message, result.Reason
+	phase, message, reason := "Succeeded", redactor.String(result.Message), result.Reason
 	if err != nil {
 		phase, message, reason = "Failed", redactor.String(fault.Message(err)), string(fault.From(err).Reason)
 	}

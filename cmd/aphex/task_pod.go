@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/aphex-pipeline/aphex/internal/fault"
+	"github.com/aphex-pipeline/aphex/internal/redact"
 	"github.com/aphex-pipeline/aphex/plugin/argo"
 	"github.com/aphex-pipeline/aphex/plugin/sidecar"
 	"github.com/aphex-pipeline/aphex/tasks/task"
@@ -61,12 +62,13 @@ func (f taskFlags) call(stage string) (argo.Call, error) {
 // runInPod runs the stage as the plugin would, leaves its outputs in files and
 // its message where Argo finds it.
 func runInPod(cmd *cobra.Command, stage string, f taskFlags) error {
-	logger := slog.New(slog.NewJSONHandler(cmd.ErrOrStderr(), nil))
+	redactor := redact.New()
+	logger := slog.New(slog.NewJSONHandler(redactor.Records(cmd.ErrOrStderr()), nil))
 	call, err := f.call(stage)
 	if err != nil {
 		return lastWords(logger, fault.Message(err), err)
 	}
-	cfg, err := sidecarConfig(cmd.Context(), logger, true)
+	cfg, err := sidecarConfig(cmd.Context(), logger, redactor, true)
 	if err != nil {
 		return lastWords(logger, fault.Message(err), err)
 	}

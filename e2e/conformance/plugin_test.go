@@ -19,6 +19,7 @@ import (
 	"github.com/aphex-pipeline/aphex/plugin/nudge"
 	"github.com/aphex-pipeline/aphex/plugin/server"
 	"github.com/aphex-pipeline/aphex/plugin/sidecar"
+	"github.com/aphex-pipeline/aphex/plugin/watchdog"
 	"github.com/aphex-pipeline/aphex/tasks/task"
 )
 
@@ -47,6 +48,7 @@ func (w *world) startPlugin(pod string, stages task.Registry, changes ...func(*s
 	cfg := sidecar.Config{
 		Registry: stages, Journal: journal.NewKube(client, pod, "shop"), PodUID: pod,
 		Runs: execution.NewKubeRuns(client), Nudger: nudge.New(client, logger),
+		Keeper: watchdog.New(client, watchdog.Timing{}, logger),
 		LogDir: filepath.Join(w.dir, pod, "logs"), Logs: store.NewDir(filepath.Join(w.dir, "bucket")),
 		TokenFile: tokenFile, Listeners: listeners, Stdout: w.t.Output(), Logger: logger,
 		FirstPoll: 100 * time.Millisecond, LongPoll: 400 * time.Millisecond, Requeue: 50 * time.Millisecond,
@@ -66,6 +68,11 @@ func (w *world) startPlugin(pod string, stages task.Registry, changes ...func(*s
 	}
 	w.tap.to(p.addr)
 	return p
+}
+
+// watchful makes the plugin look for lost results in a test's time.
+func (w *world) watchful(cfg *sidecar.Config) {
+	cfg.Keeper = watchdog.New(w.kube.Client(w.t), watchdog.Timing{Delay: 500 * time.Millisecond, Every: 200 * time.Millisecond}, cfg.Logger)
 }
 
 // crash ends the process without a farewell: its connections break, and what

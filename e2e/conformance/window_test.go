@@ -137,48 +137,71 @@ func (w *world) failedPatches() (over func() bool) {
 	return func() bool { return tries.Load() >= 5 }
 }
 
-// TestPlugin_APatchThatFailsFiveTimesLosesTheResult: the agent forgets the
-// result and never asks again. Deleting its pod, or any other restart of the
-// agent, delivers the task again and the plugin still knows the answer.
-func TestPlugin_APatchThatFailsFiveTimesLosesTheResult(t *testing.T) {
+// TestPlugin_APatchThatFailsFiveTimes: the agent forgets the result and never
+// asks again. The plugin sees that nobody has it and puts it where it belongs.
+func TestPlugin_APatchThatFailsFiveTimes(t *testing.T) {
 	t.Parallel()
 	g := newGate()
 	g.release()
 	w := newWorld(t)
 	over := w.failedPatches()
-	w.startPlugin("pod-1", task.Registry{task.StageBuild: g, task.StageTest: returns(done(), nil)}, func(c *sidecar.Config) {
-		c.FirstPoll, c.LongPoll = 5*time.Second, 5*time.Second
-	})
-	a := w.startAgent(brief(), w.tap.url())
+	w.startPlugin("pod-1", task.Registry{task.StageBuild: g}, w.watchful)
+	w.startAgent(brief(), w.tap.url())
 	w.schedule(build)
 	w.until("five patches have failed", over)
-	w.schedule(test)
-	w.final(test)
-	require.NotContains(t, w.results(), build.id(), "the result is lost")
-	a.kill()
-	w.startAgent(brief(), w.tap.url())
-	require.Equal(t, wfv1.NodeSucceeded, w.final(build).Phase)
+	w.lost(build)
 	require.Equal(t, [2]int{1, 1}, g.counts())
 }
 
-// TestPlugin_AWorkflowUpdateThatFailsLosesTheResult: the controller has
-// removed the entry from the task set, cannot write the Workflow and puts the
-// node back; the agent takes it for done.
-func TestPlugin_AWorkflowUpdateThatFailsLosesTheResult(t *testing.T) {
+// TestPlugin_AWorkflowUpdateThatFails: the controller has removed the entry
+// from the task set, cannot write the Workflow and puts the node back; the
+// agent takes it for done.
+func TestPlugin_AWorkflowUpdateThatFails(t *testing.T) {
 	t.Parallel()
 	g := newGate()
 	g.release()
 	w := newWorld(t)
-	w.startPlugin("pod-1", task.Registry{task.StageBuild: g, task.StageTest: returns(done(), nil)})
-	a := w.startAgent(brief(), w.tap.url())
+	w.startPlugin("pod-1", task.Registry{task.StageBuild: g}, w.watchful)
+	w.startAgent(brief(), w.tap.url())
 	w.schedule(build)
 	w.final(build)
 	w.reconcileWith(false)
 	require.Equal(t, []string{build.id()}, w.tasks(), "the node is back")
-	require.NotContains(t, w.results(), build.id())
+	w.lost(build)
+	require.Equal(t, [2]int{1, 1}, g.counts())
+}
+
+// lost waits for the result of a step that the agent will not hand in any
+// more, and checks that it is the one that was answered.
+func (w *world) lost(s step) {
+	w.t.Helper()
+	result := w.final(s)
+	require.Equal(w.t, wfv1.NodeSucceeded, result.Phase)
+	require.Equal(w.t, done().Message, result.Message)
+	for _, name := range task.Outputs(s.stage) {
+		require.Contains(w.t, parameters(&result), name)
+	}
+	w.reconcile()
+	require.Equal(w.t, "Succeeded", w.phase(s))
+	require.Empty(w.t, w.tasks())
+}
+
+// TestPlugin_ALostResultIsDeliveredAgain: without the watchdog, deleting the
+// agent pod, or any other restart of the agent, delivers the task again, and
+// the plugin still knows the answer.
+func TestPlugin_ALostResultIsDeliveredAgain(t *testing.T) {
+	t.Parallel()
+	g := newGate()
+	g.release()
+	w := newWorld(t)
+	w.startPlugin("pod-1", task.Registry{task.StageBuild: g, task.StageTest: returns(done(), nil)}, func(c *sidecar.Config) { c.Keeper = nil })
+	a := w.startAgent(brief(), w.tap.url())
+	w.schedule(build)
+	w.final(build)
+	w.reconcileWith(false)
 	w.schedule(test)
 	w.final(test)
-	require.NotContains(t, w.results(), build.id(), "and nobody works on it")
+	require.NotContains(t, w.results(), build.id(), "nobody works on it")
 	a.kill()
 	w.startAgent(brief(), w.tap.url())
 	require.Equal(t, wfv1.NodeSucceeded, w.final(build).Phase)

@@ -2,6 +2,9 @@ package redact_test
 
 import (
 	"bytes"
+	"encoding/base64"
+	"encoding/json"
+	"net/url"
 	"regexp"
 	"strings"
 	"testing"
@@ -59,6 +62,58 @@ func TestWriter_EqualsTheObviousWayHoweverItIsSplit(t *testing.T) {
 		require.Equal(rt, reference(text, needles), out.String())
 		require.Equal(rt, reference(text, needles), r.String(text))
 	})
+}
+
+// Whatever stands around a value, no encoding of the whole shows it.
+func TestString_HidesValuesInsideEncodings(t *testing.T) {
+	t.Parallel()
+	encodings := map[string]func(string) (encoded string, decode func(string) string){
+		"JSON": func(s string) (string, func(string) string) {
+			raw, err := json.Marshal(s)
+			require.NoError(t, err)
+			return string(raw), func(s string) (out string) {
+				_ = json.Unmarshal([]byte(s), &out) // what no longer decodes shows nothing
+				return out
+			}
+		},
+		"URL": func(s string) (string, func(string) string) {
+			return url.QueryEscape(s), func(s string) string {
+				out, _ := url.QueryUnescape(s)
+				return out
+			}
+		},
+	}
+	rapid.Check(t, func(rt *rapid.T) {
+		value := rapid.StringMatching(`[ -~]{8,30}`).Draw(rt, "value")
+		before, after := rapid.StringN(0, 8, -1).Draw(rt, "before"), rapid.StringN(0, 8, -1).Draw(rt, "after")
+		r := redact.New(value)
+		for name, encode := range encodings {
+			text, decode := encode(before + value + after)
+			require.NotContains(rt, decode(r.String(text)), value, name)
+		}
+		for _, enc := range []*base64.Encoding{base64.StdEncoding, base64.URLEncoding, base64.RawStdEncoding} {
+			text := enc.EncodeToString([]byte(before + value + after))
+			hidden := r.String(text)
+			require.Contains(rt, hidden, redact.Marker)
+			// At most the digits at its two ends are left of the value.
+			require.LessOrEqual(rt, len(strings.ReplaceAll(hidden, redact.Marker, "")), len(text)-(len(value)*8/6-3))
+		}
+	})
+}
+
+// Records passes every piece on at once, and whole.
+func TestRecords_AreCompleteByThemselves(t *testing.T) {
+	t.Parallel()
+	var out strings.Builder
+	w := redact.New("abcdef").Records(&out)
+	for _, piece := range []string{"x abc", "def abcdef\n"} {
+		n, err := w.Write([]byte(piece))
+		require.NoError(t, err)
+		require.Equal(t, len(piece), n)
+	}
+	require.Equal(t, "x abcdef [REDACTED]\n", out.String())
+	_, err := redact.New().Records(failing{}).Write([]byte("x"))
+	require.ErrorIs(t, err, errBroken)
 }
 
 func FuzzWriter_NeverEmitsANeedle(f *testing.F) {

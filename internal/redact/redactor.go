@@ -3,6 +3,7 @@ package redact
 import (
 	"encoding/base64"
 	"encoding/json"
+	"io"
 	"net/url"
 	"slices"
 	"strings"
@@ -32,7 +33,7 @@ func New(values ...string) *Redactor {
 
 // Add hides values from now on, in the forms they usually appear in: as they
 // are, each line by itself (logs prefix lines and change line ends), and
-// encoded for JSON, URLs and base64. Values and lines shorter than
+// encoded for JSON, URLs and base64, there also within something longer. Values and lines shorter than
 // [MinLength] are passed over.
 func (r *Redactor) Add(values ...string) {
 	var forms []string
@@ -79,14 +80,39 @@ func formsOf(value string) []string {
 			forms = append(forms, line, strings.TrimSpace(line))
 		}
 	}
-	if quoted, err := json.Marshal(value); err == nil {
-		forms = append(forms, string(quoted[1:len(quoted)-1]))
+	for _, escapeHTML := range []bool{true, false} {
+		forms = append(forms, quoted(value, escapeHTML))
 	}
-	return append(forms,
-		url.QueryEscape(value), url.PathEscape(value),
-		base64.RawStdEncoding.EncodeToString([]byte(value)),
-		base64.RawURLEncoding.EncodeToString([]byte(value)),
-	)
+	return append(append(forms, url.QueryEscape(value), url.PathEscape(value)), inBase64(value)...)
+}
+
+// quoted is value as it stands between the quotes of a JSON string.
+func quoted(value string, escapeHTML bool) string {
+	var out strings.Builder
+	enc := json.NewEncoder(&out)
+	enc.SetEscapeHTML(escapeHTML)
+	if enc.Encode(value) != nil { // strings always encode
+		return value
+	}
+	text := strings.TrimSuffix(out.String(), "\n")
+	return text[1 : len(text)-1]
+}
+
+// inBase64 returns what is common to all base64 texts that contain value, for
+// each of the three places where it may begin in a group of three bytes, as in
+// the user:password of an Authorization header; and value's own encoding.
+func inBase64(value string) []string {
+	var forms []string
+	for _, enc := range []*base64.Encoding{base64.RawStdEncoding, base64.RawURLEncoding} {
+		forms = append(forms, enc.EncodeToString([]byte(value)))
+		for before := range 3 {
+			text := enc.EncodeToString(append(make([]byte, before), value...))
+			// Digits that depend on what stands before, and behind, are left out.
+			from, to := (before*8+5)/6, (before+len(value))*8/6
+			forms = append(forms, text[from:to])
+		}
+	}
+	return forms
 }
 
 // String returns text with every known value replaced by [Marker].
@@ -96,6 +122,24 @@ func (r *Redactor) String(text string) string {
 	_, _ = w.Write([]byte(text)) // a strings.Builder never fails
 	_ = w.Flush()
 	return out.String()
+}
+
+// Records returns a writer on top of w for what comes in complete pieces, as
+// the records of a log do: every Write is redacted by itself and passed on
+// whole. Safe for concurrent use if w is.
+func (r *Redactor) Records(w io.Writer) io.Writer { return records{w, r} }
+
+type records struct {
+	w io.Writer
+	r *Redactor
+}
+
+// Write implements io.Writer.
+func (rec records) Write(p []byte) (int, error) {
+	if _, err := io.WriteString(rec.w, rec.r.String(string(p))); err != nil {
+		return 0, err
+	}
+	return len(p), nil
 }
 
 func (r *Redactor) current() (*matcher, int) {

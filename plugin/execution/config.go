@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/aphex-pipeline/aphex/internal/redact"
 	"github.com/aphex-pipeline/aphex/internal/stagelog"
 	"github.com/aphex-pipeline/aphex/plugin/journal"
 	"github.com/aphex-pipeline/aphex/tasks/task"
@@ -119,8 +120,9 @@ type Config struct {
 	// Stdout receives the stages' logs, each line prefixed by its stage.
 	// Default: discarded.
 	Stdout io.Writer
-	// Redact hides secrets in messages and log lines. Default: as is.
-	Redact func(string) string
+	// Redactor hides secrets in messages, outputs and logs. Default: it knows
+	// none.
+	Redactor *redact.Redactor
 	// Logger is for the operator. Default: discarded.
 	Logger *slog.Logger
 
@@ -148,8 +150,8 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Stdout == nil {
 		c.Stdout = io.Discard
 	}
-	if c.Redact == nil {
-		c.Redact = func(s string) string { return s }
+	if c.Redactor == nil {
+		c.Redactor = redact.New()
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

@@ -115,7 +115,7 @@ func (e *Engine) Reject(ctx context.Context, call argo.Call, err error) []byte {
 	reply := e.finalReply(&call, o, "", "")
 	e.nudge(ctx, &call)
 	e.cfg.Logger.ErrorContext(ctx, "call rejected", slog.String("workflow_uid", call.Request.Run.UID),
-		slog.String("stage", call.Request.Stage), slog.String("reason", o.reason), slog.String("err", e.cfg.Redact(err.Error())))
+		slog.String("stage", call.Request.Stage), slog.String("reason", o.reason), slog.String("err", e.cfg.Redactor.String(err.Error())))
 	return reply.Encode()
 }
 

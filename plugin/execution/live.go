@@ -349,7 +349,7 @@ func (e *Engine) guarded(ctx context.Context, runner task.Runner, req task.Reque
 		if cause == nil {
 			cause = "it ended without an answer"
 		}
-		logger.ErrorContext(ctx, "stage panicked", slog.String("panic", e.cfg.Redact(fmt.Sprint(cause))), slog.String("stack", string(debug.Stack())))
+		logger.ErrorContext(ctx, "stage panicked", slog.String("panic", e.cfg.Redactor.String(fmt.Sprint(cause))), slog.String("stack", string(debug.Stack())))
 		o = e.failure(fault.Newf(fault.System, fault.Internal, "run the stage",
 			"Report this as a defect of aphex, with the plugin's log", "it panicked: %v", cause))
 	}()
@@ -369,7 +369,7 @@ func (e *Engine) record(ctx context.Context, x *execution, what string, call fun
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
 	defer cancel()
 	if err := call(ctx, e.cfg.Recorder); err != nil {
-		e.cfg.Logger.WarnContext(ctx, "stage could not be recorded", append(x.attrs(), slog.String("what", what), slog.String("err", e.cfg.Redact(err.Error())))...)
+		e.cfg.Logger.WarnContext(ctx, "stage could not be recorded", append(x.attrs(), slog.String("what", what), slog.String("err", e.cfg.Redactor.String(err.Error())))...)
 	}
 }
 

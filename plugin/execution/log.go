@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/aphex-pipeline/aphex/internal/redact"
 	"github.com/aphex-pipeline/aphex/internal/stagelog"
 	"github.com/aphex-pipeline/aphex/tasks/task"
 )
@@ -36,27 +37,37 @@ type stageLog struct {
 	stagelog.Lines
 	out    *lineWriter
 	prefix string
-	redact func(string) string
 	kept   *stagelog.Log
+	// in hides secrets, also those that are split over writes or lines.
+	in *redact.Writer
 }
 
 // openLog opens the log of the start-th process that works on an execution.
 func (e *Engine) openLog(ctx context.Context, req *task.Request, start int) *stageLog {
 	l := &stageLog{
-		out: e.out, prefix: "[" + label(req) + "] ", redact: e.cfg.Redact,
+		out: e.out, prefix: "[" + label(req) + "] ",
 		kept: stagelog.Open(ctx, stagelog.Config{
 			Dir: e.cfg.LogDir, Store: e.cfg.Logs, Every: e.cfg.LogEvery, Logger: e.cfg.Logger,
 		}, LogID(req), start),
 	}
 	l.Line = l.line
+	l.in = redact.NewWriter(&l.Lines, e.cfg.Redactor)
 	if start > 1 {
 		l.line([]byte("aphex: the plugin was restarted; the stage is resumed"))
 	}
 	return l
 }
 
-func (l *stageLog) line(raw []byte) {
-	text := []byte(l.redact(string(raw)))
+// Write implements io.Writer.
+func (l *stageLog) Write(p []byte) (int, error) { return l.in.Write(p) }
+
+// finish writes what is left and a last line.
+func (l *stageLog) finish(last string) {
+	_ = l.in.Flush() // writing lines never fails
+	l.Flush(last)
+}
+
+func (l *stageLog) line(text []byte) {
 	l.out.writeLine(l.prefix, text)
 	l.kept.Append(text)
 }
@@ -64,7 +75,7 @@ func (l *stageLog) line(raw []byte) {
 // discard closes the log of a stage that stopped without an outcome; the
 // process that resumes it goes on.
 func (l *stageLog) discard(ctx context.Context) {
-	l.Flush("aphex: the plugin is being replaced; the stage will be resumed")
+	l.finish("aphex: the plugin is being replaced; the stage will be resumed")
 	l.kept.Detach(ctx)
 }
 
@@ -79,7 +90,7 @@ func LogID(req *task.Request) stagelog.ID {
 // message: the stage's outcome is what it is.
 func (e *Engine) uploadLog(ctx context.Context, req *task.Request, log *stageLog, o outcome) (url, warning string) {
 	phase, _ := o.phase()
-	log.Flush(fmt.Sprintf("aphex: %s %s", label(req), phase))
+	log.finish(fmt.Sprintf("aphex: %s %s", label(req), phase))
 	ctx, cancel := context.WithTimeout(ctx, uploadTimeout)
 	defer cancel()
 	object, err := log.kept.Finish(ctx)
@@ -87,7 +98,7 @@ func (e *Engine) uploadLog(ctx context.Context, req *task.Request, log *stageLog
 	case e.cfg.Logs == nil:
 		return "", ""
 	case err != nil:
-		e.cfg.Logger.WarnContext(ctx, "log is not complete", slog.String("err", e.cfg.Redact(err.Error())))
+		e.cfg.Logger.WarnContext(ctx, "log is not complete", slog.String("err", e.cfg.Redactor.String(err.Error())))
 		return object.URL, "the log could not be kept completely: " + err.Error()
 	}
 	return object.URL, ""

@@ -73,7 +73,9 @@ func (o *outcome) phase() (argo.Phase, string) {
 func (e *Engine) finalReply(call *argo.Call, o outcome, logURL, warning string) argo.Reply {
 	values := map[string]string{}
 	if o.err == nil {
-		maps.Copy(values, o.result.Outputs)
+		for name, value := range o.result.Outputs {
+			values[name] = e.cfg.Redactor.String(value)
+		}
 	}
 	if logURL != "" {
 		values[task.OutputLogURL] = logURL
@@ -151,7 +153,7 @@ func tooLarge(call *argo.Call, format string, args ...any) error {
 
 // message makes text fit for a node: one redacted paragraph within the budget.
 func (e *Engine) message(text string) string {
-	text = strings.ToValidUTF8(e.cfg.Redact(text), "\uFFFD")
+	text = strings.ToValidUTF8(e.cfg.Redactor.String(text), "\uFFFD")
 	return shorten(strings.Join(strings.Fields(text), " "), maxMessage)
 }
 

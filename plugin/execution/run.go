@@ -91,7 +91,7 @@ func (e *Engine) open(ctx context.Context, r *run) {
 	}
 	close(r.ready)
 	if r.err != nil {
-		e.cfg.Logger.ErrorContext(ctx, "run cannot be opened", slog.String("workflow_uid", r.id.UID), slog.String("err", e.cfg.Redact(r.err.Error())))
+		e.cfg.Logger.ErrorContext(ctx, "run cannot be opened", slog.String("workflow_uid", r.id.UID), slog.String("err", e.cfg.Redactor.String(r.err.Error())))
 		return
 	}
 	if !r.isBlind() {

@@ -19,6 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/aphex-pipeline/aphex/internal/fault"
+	"github.com/aphex-pipeline/aphex/internal/redact"
 	"github.com/aphex-pipeline/aphex/internal/store"
 	"github.com/aphex-pipeline/aphex/plugin/execution"
 	"github.com/aphex-pipeline/aphex/plugin/server"
@@ -224,7 +225,7 @@ func TestConformance_FaultsKeepTheirClass(t *testing.T) {
 			t.Parallel()
 			err := fmt.Errorf("deploy: %w", fault.Newf(c.class, fault.StackFailed, "deploy stack shop", "Look at hunter22", "it failed:\n%s", strings.Repeat("längst ", 400)))
 			p := start(t, options{runs: newRuns(), registry: task.Registry{task.StageBuild: returns(task.Result{}, err)}, change: func(c *sidecar.Config) {
-				c.Redact = func(s string) string { return strings.ReplaceAll(s, "hunter22", "[REDACTED]") }
+				c.Redactor = redact.New("hunter22")
 			}})
 			final, _ := p.await(args(body(task.StageBuild)))
 			require.Equal(t, c.phase, final.Phase)

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/aphex-pipeline/aphex/internal/redact"
 	"github.com/aphex-pipeline/aphex/plugin/execution"
 	"github.com/aphex-pipeline/aphex/plugin/journal"
 	"github.com/aphex-pipeline/aphex/plugin/metrics"
@@ -43,10 +44,11 @@ type Config struct {
 	Recorder execution.Recorder
 	Nudger   execution.Nudger
 	Keeper   execution.Keeper
-	// MainLogs, StayPending and Redact are as in execution.Config.
+	// MainLogs, StayPending and Redactor are as in execution.Config. The
+	// agent's token is added to what Redactor knows.
 	MainLogs    bool
 	StayPending bool
-	Redact      func(string) string
+	Redactor    *redact.Redactor
 
 	// Metrics, if given, counts what the parts above do; its page is served
 	// beside the calls, on loopback.
@@ -134,6 +136,7 @@ func run(ctx, life context.Context, srv *server.Server, cfg Config, wg *sync.Wai
 		}
 		return err
 	}
+	cfg.Redactor.Add(token)
 	srv.Start(engine, token)
 	cfg.Logger.InfoContext(ctx, "plugin ready", slog.Int("port", cfg.Port))
 
@@ -185,6 +188,9 @@ func (c Config) withDefaults() Config {
 	if c.Port == 0 {
 		c.Port = server.DefaultPort
 	}
+	if c.Redactor == nil {
+		c.Redactor = redact.New()
+	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -204,7 +210,7 @@ func (c Config) execution() execution.Config {
 	return execution.Config{
 		Registry: c.Registry, Journal: c.Journal, LogDir: c.LogDir, PodUID: c.PodUID,
 		Runs: c.Runs, Logs: c.Logs, MainLogs: c.MainLogs, Recorder: c.Recorder, Nudger: c.Nudger, Keeper: c.Keeper,
-		Stdout: c.Stdout, Redact: c.Redact, Logger: c.Logger,
+		Stdout: c.Stdout, Redactor: c.Redactor, Logger: c.Logger,
 		FirstPoll: c.FirstPoll, LongPoll: c.LongPoll, Requeue: c.Requeue, ReportEvery: c.ReportEvery,
 		Grace: c.Grace - c.Grace/5, StageLimit: c.StageLimit, LogEvery: c.LogEvery, StayPending: c.StayPending,
 	}

@@ -289,7 +289,12 @@ func lastLines(tail []byte) string {
 	all := strings.Split(text, "\n")
 	text = strings.Join(all[max(0, len(all)-lines):], "\n")
 	if len(text) > size {
-		text = "…" + strings.ToValidUTF8(text[len(text)-size:], "")
+		// Whole lines only: a secret that is cut is no longer known as one.
+		_, whole, ok := strings.Cut(text[len(text)-size:], "\n")
+		if !ok {
+			return "its last line is too long to be shown here"
+		}
+		text = "…\n" + whole
 	}
 	return "its last output: " + text
 }

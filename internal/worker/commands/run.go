@@ -139,7 +139,12 @@ func quote(tail []byte) string {
 	lines = lines[max(0, len(lines)-tailLines):]
 	text := string(bytes.Join(lines, []byte("\n")))
 	if len(text) > tailLimit {
-		text = "…" + strings.ToValidUTF8(text[len(text)-tailLimit:], "")
+		// Whole lines only: a secret that is cut is no longer known as one.
+		_, whole, ok := strings.Cut(text[len(text)-tailLimit:], "\n")
+		if !ok {
+			return "; its last line is too long to be shown here"
+		}
+		text = "…\n" + whole
 	}
 	return "; last lines:\n" + text
 }
