@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"os"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -120,12 +121,13 @@ func TestPlugin_AnAgentRestartBetweenReplyAndPatch(t *testing.T) {
 }
 
 // failedPatches makes the API server refuse the agent's patches of results
-// until five tries of one patch have failed, and says when that is so.
+// until five tries of one patch have failed, and says when that is so. Those of
+// the plugin pass.
 func (w *world) failedPatches() (over func() bool) {
 	var tries atomic.Int32
 	fail := refuse(taskSets, "patch", http.StatusServiceUnavailable)
 	w.kube.Deny(func(c kubetest.Call) *metav1.Status {
-		if tries.Load() >= 5 {
+		if tries.Load() >= 5 || strings.Contains(c.Query, "fieldManager=aphex") {
 			return nil
 		}
 		status := fail(c)

@@ -55,8 +55,10 @@ func newWorld(t *testing.T) *world {
 	})
 	w.kube.Put(taskSets, kubetest.Object{
 		"apiVersion": "argoproj.io/v1alpha1", "kind": "WorkflowTaskSet",
-		"metadata": map[string]any{"name": wfName, "namespace": namespace},
-		"spec":     map[string]any{"tasks": map[string]any{}},
+		"metadata": map[string]any{"name": wfName, "namespace": namespace, "ownerReferences": []any{map[string]any{
+			"apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow", "name": wfName, "uid": wfUID, "controller": true,
+		}}},
+		"spec": map[string]any{"tasks": map[string]any{}},
 	})
 	w.tap = newTap(t, w)
 	return w
