@@ -16,6 +16,7 @@ import (
 	argoplugin "github.com/argoproj/argo-workflows/v3/workflow/util/plugins"
 	"github.com/stretchr/testify/require"
 	admissionv1 "k8s.io/api/admissionregistration/v1"
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -78,7 +79,7 @@ func find(t *testing.T, list []object, kind, name string, into any) {
 
 func TestKustomizations_ListWhatIsThere(t *testing.T) {
 	t.Parallel()
-	for _, dir := range []string{"base", "container", "controller", "policies", "samples/shop"} {
+	for _, dir := range []string{"base", "container", "controller", "policies", "reconcile", "samples/shop"} {
 		data, err := os.ReadFile(filepath.Join(dir, "kustomization.yaml"))
 		require.NoError(t, err)
 		var k struct {
@@ -112,7 +113,7 @@ func kustomizationOrFile(path string) string {
 // The base names no namespace, so that any can be given.
 func TestBase_HasNoNamespace(t *testing.T) {
 	t.Parallel()
-	for _, o := range objects(t, "base") {
+	for _, o := range append(objects(t, "base"), objects(t, "reconcile")...) {
 		require.NotContains(t, string(o.data), "namespace:", o.file)
 	}
 }
@@ -177,8 +178,9 @@ func TestBase_Rights(t *testing.T) {
 			"workflowtasksets/status": "patch", "workflowtemplates": "get create patch", "configmaps": "get create update patch",
 		},
 		"aphex-workflow-containers": {"workflowtaskresults": "create patch"},
+		"aphex-reconcile":           {"workflows": "get list patch", "pods": "get list delete", "configmaps": "get list delete"},
 	}
-	list := append(objects(t, "base"), objects(t, "container")...)
+	list := slices.Concat(objects(t, "base"), objects(t, "container"), objects(t, "reconcile"))
 	for name, want := range tests {
 		var role rbacv1.Role
 		find(t, list, "Role", name, &role)
@@ -209,7 +211,7 @@ func TestBase_RightsAreThoseThatAreChecked(t *testing.T) {
 	require.ElementsMatch(t, given, check.Rights())
 }
 
-func TestPolicies_AreBoundAndSpeakOfThePlugin(t *testing.T) {
+func TestPolicies_AreBoundAndSpeakOfOneAccount(t *testing.T) {
 	t.Parallel()
 	list := objects(t, "policies")
 	policies := 0
@@ -221,7 +223,11 @@ func TestPolicies_AreBoundAndSpeakOfThePlugin(t *testing.T) {
 		var policy admissionv1.ValidatingAdmissionPolicy
 		find(t, list, o.kind, o.name, &policy)
 		require.Equal(t, admissionv1.Fail, *policy.Spec.FailurePolicy)
-		require.Contains(t, policy.Spec.MatchConditions[0].Expression, `":aphex-executor-plugin"`)
+		account := `":aphex-executor-plugin"`
+		if strings.HasPrefix(o.name, "aphex-reconcile") {
+			account = `":aphex-reconcile"`
+		}
+		require.Contains(t, policy.Spec.MatchConditions[0].Expression, account)
 		for _, validation := range policy.Spec.Validations {
 			require.NotEmpty(t, validation.Message)
 			// As with RBAC: the plugin tells "not permitted" from "failed" by it.
@@ -232,11 +238,37 @@ func TestPolicies_AreBoundAndSpeakOfThePlugin(t *testing.T) {
 		require.Equal(t, o.name, binding.Spec.PolicyName)
 		require.Equal(t, []admissionv1.ValidationAction{admissionv1.Deny}, binding.Spec.ValidationActions)
 	}
-	require.Equal(t, 3, policies)
+	require.Equal(t, 5, policies)
 	workflows := slices.IndexFunc(list, func(o object) bool { return o.name == "aphex-plugin-workflows" })
 	for _, name := range []string{pipeline.LabelPipeline, pipeline.AnnotationReplaces} {
 		require.Contains(t, string(list[workflows].data), `"`+name+`"`)
 	}
+	closer := slices.IndexFunc(list, func(o object) bool { return o.name == "aphex-reconcile-workflows" })
+	for _, name := range []string{pipeline.LabelReason, pipeline.LabelRecorded} {
+		require.Contains(t, string(list[closer].data), `"`+name+`"`)
+	}
+}
+
+// One pass at a time, ended before the next begins, as nobody in particular.
+func TestReconcile_CronJob(t *testing.T) {
+	t.Parallel()
+	list := objects(t, "reconcile")
+	var job batchv1.CronJob
+	find(t, list, "CronJob", "aphex-reconcile", &job)
+	require.Equal(t, batchv1.ForbidConcurrent, job.Spec.ConcurrencyPolicy)
+	require.Less(t, *job.Spec.JobTemplate.Spec.ActiveDeadlineSeconds, int64(120))
+	pod := job.Spec.JobTemplate.Spec.Template.Spec
+	require.Equal(t, "aphex-reconcile", pod.ServiceAccountName)
+	require.True(t, *pod.SecurityContext.RunAsNonRoot)
+	require.Len(t, pod.Containers, 1)
+	c := pod.Containers[0]
+	require.Equal(t, []string{"aphex", "reconcile"}, c.Command[:2])
+	require.True(t, *c.SecurityContext.ReadOnlyRootFilesystem)
+	require.False(t, *c.SecurityContext.AllowPrivilegeEscalation)
+	require.Equal(t, []corev1.Capability{"ALL"}, c.SecurityContext.Capabilities.Drop)
+	var binding rbacv1.RoleBinding
+	find(t, list, "RoleBinding", "aphex-reconcile", &binding)
+	require.Equal(t, []rbacv1.Subject{{Kind: "ServiceAccount", Name: "aphex-reconcile"}}, binding.Subjects)
 }
 
 // The sample's template is what the generator makes of the sample.

@@ -40,6 +40,9 @@ func (l *Lab) InstallPlugin(ctx context.Context) error {
 			return err
 		}
 	}
+	if err := l.installReconciler(ctx); err != nil {
+		return err
+	}
 	secret, err := yaml.Marshal(map[string]any{
 		"apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/basic-auth",
 		"metadata":   map[string]any{"name": pipeline.DefaultGitSecret, "namespace": l.Cluster.Namespace()},

@@ -162,6 +162,28 @@ func (r *Run) Retry(ctx context.Context) error {
 	return err
 }
 
+// Terminate is `argo terminate`.
+func (r *Run) Terminate(ctx context.Context) error {
+	_, err := r.lab.Argo(ctx, "terminate", r.Name, "-n", r.Namespace)
+	return err
+}
+
+// FailAgent lets the kubelet end the run's agent pod as Failed, as it does with
+// pods it evicts: the pod gets a deadline that has passed.
+func (r *Run) FailAgent(ctx context.Context) error {
+	_, err := r.lab.Kubectl(ctx, nil, "patch", "pod", "-n", r.Namespace, r.agentPod(), "-p", `{"spec":{"activeDeadlineSeconds":1}}`)
+	return err
+}
+
+// Label returns a label of the Workflow, empty if it has none.
+func (r *Run) Label(ctx context.Context, name string) (string, error) {
+	obj, err := r.lab.Dynamic.Resource(workflows).Namespace(r.Namespace).Get(ctx, r.Name, metav1.GetOptions{})
+	if err != nil {
+		return "", fmt.Errorf("read run %s: %w", r.Name, err)
+	}
+	return obj.GetLabels()[name], nil
+}
+
 // agentPod is the name of the run's agent pod: Argo's constant hash of its
 // purpose.
 func (r *Run) agentPod() string { return r.Name + "-1340600742-agent" }

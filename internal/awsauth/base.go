@@ -43,6 +43,9 @@ type Options struct {
 	// EndpointURL replaces the endpoint of every service; empty means AWS's
 	// own, or AWS_ENDPOINT_URL where that is set.
 	EndpointURL string
+	// RoleARN and TokenFile, if set, replace the chain: the role is assumed
+	// with the service account's token in the file.
+	RoleARN, TokenFile string
 }
 
 // Base returns the configuration of the process's own identity: environment,
@@ -57,6 +60,12 @@ func Base(ctx context.Context, o Options) (aws.Config, error) {
 	}
 	if o.EndpointURL != "" {
 		load = append(load, config.WithBaseEndpoint(o.EndpointURL), config.WithWebIdentityRoleCredentialOptions(o.webIdentity))
+	}
+	if o.RoleARN != "" {
+		identity := client(aws.Config{Region: cmp.Or(o.Region, fallbackRegion), BaseEndpoint: endpoint(o.EndpointURL)})
+		load = append(load, config.WithCredentialsProvider(aws.NewCredentialsCache(
+			stscreds.NewWebIdentityRoleProvider(identity, o.RoleARN, stscreds.IdentityTokenFile(o.TokenFile)),
+		)))
 	}
 	cfg, err := config.LoadDefaultConfig(ctx, load...)
 	if err != nil {
@@ -76,6 +85,14 @@ func Base(ctx context.Context, o Options) (aws.Config, error) {
 // sts v1.51.9, resolveBaseEndpoint.
 func (o Options) webIdentity(w *stscreds.WebIdentityRoleOptions) {
 	w.Client = client(aws.Config{Region: cmp.Or(o.Region, fallbackRegion), BaseEndpoint: &o.EndpointURL})
+}
+
+// endpoint is the SDK's form of an endpoint that may be empty.
+func endpoint(url string) *string {
+	if url == "" {
+		return nil
+	}
+	return &url
 }
 
 // Identity is who a set of credentials belongs to.

@@ -17,6 +17,13 @@ const (
 	UnknownStage Reason = "UnknownStage"
 	// Cancellation is work ended by a person or by the end of the run.
 	Cancellation Reason = "Cancelled"
+	// AgentLost is a run whose agent pod ended before its stages did: its node
+	// died, or it was evicted. One retry completes the run.
+	AgentLost Reason = "AgentLost"
+	// Stopped is a run that a person stopped.
+	Stopped Reason = "Stopped"
+	// Terminated is a run that a person terminated.
+	Terminated Reason = "Terminated"
 	// StageTimeout is a stage that used up its time.
 	StageTimeout Reason = "StageTimeout"
 	// OutputTooLarge is an output beyond what a reply may carry.

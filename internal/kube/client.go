@@ -35,6 +35,10 @@ func configMaps() schema.GroupVersionResource {
 	return schema.GroupVersionResource{Version: "v1", Resource: "configmaps"}
 }
 
+func pods() schema.GroupVersionResource {
+	return schema.GroupVersionResource{Version: "v1", Resource: "pods"}
+}
+
 // Client talks to one API server. It is safe for concurrent use.
 type Client struct {
 	dyn dynamic.Interface

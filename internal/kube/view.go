@@ -36,6 +36,7 @@ type workflowWire struct {
 		Phase           string              `json:"phase"`
 		Message         string              `json:"message"`
 		StartedAt       *metav1.Time        `json:"startedAt"`
+		FinishedAt      *metav1.Time        `json:"finishedAt"`
 		Nodes           map[string]nodeWire `json:"nodes"`
 		CompressedNodes string              `json:"compressedNodes"`
 	} `json:"status"`
@@ -64,6 +65,9 @@ func workflowView(obj *unstructured.Unstructured) (*Workflow, error) {
 	}
 	if at := wire.Status.StartedAt; at != nil && !at.IsZero() {
 		w.StartedAt = at.UTC().Truncate(time.Second)
+	}
+	if at := wire.Status.FinishedAt; at != nil && !at.IsZero() {
+		w.FinishedAt = at.UTC().Truncate(time.Second)
 	}
 	for _, p := range wire.Spec.Arguments.Parameters {
 		if p.Value != nil {

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"hash/fnv"
+	"maps"
+	"slices"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -42,6 +44,8 @@ type Workflow struct {
 	// StartedAt is when the controller started (or, after a retry, restarted)
 	// the run; zero before that. In whole seconds, UTC.
 	StartedAt time.Time
+	// FinishedAt is when the run came to its end; zero before that.
+	FinishedAt time.Time
 	// Phase is empty until the controller has seen the Workflow.
 	Phase   string
 	Message string
@@ -87,6 +91,15 @@ func (w *Workflow) Progress() (nodes, fulfilled int) {
 func (w *Workflow) Node(id string) (Node, bool) {
 	n, ok := w.nodes[id]
 	return n, ok
+}
+
+// Nodes returns all nodes, in the order of their ids.
+func (w *Workflow) Nodes() []Node {
+	nodes := make([]Node, 0, len(w.nodes))
+	for _, id := range slices.Sorted(maps.Keys(w.nodes)) {
+		nodes = append(nodes, w.nodes[id])
+	}
+	return nodes
 }
 
 // NodeID returns the id Argo gives to the node called node in the Workflow
@@ -156,20 +169,38 @@ func plain(manifest map[string]any) (*unstructured.Unstructured, error) {
 //
 // Errors: ErrNotFound, ErrConflict if the UID is another, ErrForbidden.
 func (c *Client) AnnotateWorkflow(ctx context.Context, namespace, name, uid string, annotations map[string]string) (*Workflow, error) {
+	return c.patchWorkflow(ctx, "annotate", namespace, name, uid, map[string]any{"annotations": annotations})
+}
+
+// LabelWorkflow sets labels on the Workflow and nothing else; one whose value
+// is empty is removed. The UID is a precondition as for AnnotateWorkflow.
+//
+// Errors: ErrNotFound, ErrConflict if the UID is another, ErrForbidden.
+func (c *Client) LabelWorkflow(ctx context.Context, namespace, name, uid string, labels map[string]string) (*Workflow, error) {
+	values := make(map[string]any, len(labels))
+	for label, value := range labels {
+		values[label] = value
+		if value == "" {
+			values[label] = nil
+		}
+	}
+	return c.patchWorkflow(ctx, "label", namespace, name, uid, map[string]any{"labels": values})
+}
+
+func (c *Client) patchWorkflow(ctx context.Context, verb, namespace, name, uid string, meta map[string]any) (*Workflow, error) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	meta := map[string]any{"annotations": annotations}
 	if uid != "" {
 		meta["uid"] = uid
 	}
 	patch, err := json.Marshal(map[string]any{"metadata": meta})
 	if err != nil {
-		return nil, fmt.Errorf("encode annotations: %w", err)
+		return nil, fmt.Errorf("encode metadata: %w", err)
 	}
 	obj, err := c.dyn.Resource(workflows()).Namespace(namespace).
 		Patch(ctx, name, types.MergePatchType, patch, metav1.PatchOptions{FieldManager: FieldManager})
 	if err != nil {
-		return nil, classify(err, "annotate workflow %s/%s", namespace, name)
+		return nil, classify(err, "%s workflow %s/%s", verb, namespace, name)
 	}
 	return workflowView(obj)
 }

@@ -9,6 +9,11 @@ const (
 	LabelCommit = "aphex.dev/commit"
 	// LabelBranch is a run's branch with what a label cannot hold replaced.
 	LabelBranch = "aphex.dev/branch"
+	// LabelReason is, on a run that is over, the reason in its record, such as
+	// "AgentLost". It is that of the try before while a run is retried.
+	LabelReason = "aphex.dev/reason"
+	// LabelRecorded is "true" on a run that succeeded and whose record says so.
+	LabelRecorded = "aphex.dev/recorded"
 	// AnnotationTopology is the topology digest of a WorkflowTemplate.
 	AnnotationTopology = "aphex.dev/topology"
 	// AnnotationReplaces is, on a replacement, the run it replaces.

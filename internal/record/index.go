@@ -79,7 +79,7 @@ func (r *Recorder) Show(ctx context.Context, uid string) (Run, error) {
 	if err != nil || run.CompletedAt != nil {
 		return run, err
 	}
-	run.Stages, err = r.stages(ctx, uid)
+	run.Stages, err = r.Stages(ctx, uid)
 	return run, err
 }
 

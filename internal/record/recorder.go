@@ -68,13 +68,20 @@ func (r *Recorder) Finish(ctx context.Context, run Run, status Status, at time.T
 	default:
 		return Run{}, "", err
 	}
-	stages, err := r.stages(ctx, run.WorkflowID)
+	stages, err := r.Stages(ctx, run.WorkflowID)
 	if err != nil {
 		return Run{}, "", err
 	}
 	run.SchemaVersion, run.Stages, run.Status, run.CompletedAt = SchemaVersion, stages, status, new(at)
 	run.Reason = reason(stages)
 	return run, r.store.URL(RunKey(run.WorkflowID)), r.putRun(ctx, run)
+}
+
+// Put writes a run's record as it is given: for an onlooker who closes the
+// record of a run that could not do it itself.
+func (r *Recorder) Put(ctx context.Context, run Run) error {
+	run.SchemaVersion = SchemaVersion
+	return r.put(ctx, RunKey(run.WorkflowID), run)
 }
 
 // Run reads a run's record; the error wraps store.ErrNotFound if there is none.
@@ -98,7 +105,8 @@ func reason(stages []Stage) string {
 	return qualified
 }
 
-func (r *Recorder) stages(ctx context.Context, uid string) ([]Stage, error) {
+// Stages returns the records of a run's stages, in the order they began.
+func (r *Recorder) Stages(ctx context.Context, uid string) ([]Stage, error) {
 	listed, err := r.store.List(ctx, StagePrefix(uid))
 	if err != nil {
 		return nil, fmt.Errorf("list stage records: %w", err)

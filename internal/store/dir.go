@@ -141,6 +141,11 @@ func (d *Dir) Get(ctx context.Context, key string) (io.ReadCloser, Object, error
 	if err := checkKey(op, key); err != nil {
 		return nil, Object{}, err
 	}
+	unlock, err := d.readLock(ctx)
+	if err != nil {
+		return nil, Object{}, d.fault(ctx, err, op)
+	}
+	defer unlock()
 	file, err := os.Open(d.bodyPath(key))
 	if err != nil {
 		return nil, Object{}, d.fault(ctx, err, op)
@@ -154,6 +159,19 @@ func (d *Dir) Get(ctx context.Context, key string) (io.ReadCloser, Object, error
 	}
 	object := d.object(key, info)
 	return newVerifier(ctx, file, object, op, d.fault), object, nil
+}
+
+// readLock keeps writers from moving an object's two files while a reader
+// opens one after the other. A folder nobody has written to has no lock.
+func (d *Dir) readLock(ctx context.Context) (unlock func(), err error) {
+	if _, err := os.Stat(filepath.Join(d.dir, metaDir)); err != nil {
+		return func() {}, nil //nolint:nilerr // what is missing is found out by opening it
+	}
+	lock := flock.New(filepath.Join(d.dir, metaDir, "lock"))
+	if _, err := lock.TryRLockContext(ctx, lockPoll); err != nil {
+		return nil, err
+	}
+	return func() { _ = lock.Unlock() }, nil
 }
 
 // List returns the objects whose keys begin with prefix, sorted by key, with

@@ -89,7 +89,7 @@ func (s *Server) Deny(fn func(Call) *metav1.Status) {
 	s.deny = fn
 }
 
-// Forbid refuses the verbs (get, watch, create, update, patch, delete) on
+// Forbid refuses the verbs (get, list, watch, create, update, patch, delete) on
 // resource ("workflowtasksets" or "workflowtasksets/status"), like missing
 // RBAC.
 func (s *Server) Forbid(resource string, verbs ...string) {
@@ -270,6 +270,8 @@ func parse(r *http.Request) Call {
 	case r.URL.Query().Get("watch") == "true":
 		c.Verb = "watch"
 		c.Name = strings.TrimPrefix(r.URL.Query().Get("fieldSelector"), "metadata.name=")
+	case r.Method == http.MethodGet && c.Name == "":
+		c.Verb = "list"
 	case r.Method == http.MethodGet:
 		c.Verb = "get"
 	case r.Method == http.MethodPost:

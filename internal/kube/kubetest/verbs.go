@@ -28,8 +28,11 @@ func (s *Server) serve(r *http.Request, c Call) (Object, *metav1.Status) {
 			return nil, Status(http.StatusBadRequest, metav1.StatusReasonBadRequest, err.Error())
 		}
 	}
-	if c.Verb == "create" {
+	switch c.Verb {
+	case "create":
 		return s.create(c, sent)
+	case "list":
+		return s.list(r, c)
 	}
 	k := key(c.Resource, c.Namespace, c.Name)
 	o := s.objects[k]
@@ -43,6 +46,9 @@ func (s *Server) serve(r *http.Request, c Call) (Object, *metav1.Status) {
 	case "get":
 		return clone(o.object), nil
 	case "delete":
+		if st := precondition(c, o, sent); st != nil {
+			return nil, st
+		}
 		s.remove(k, c.Resource)
 		return Object{"kind": "Status", "apiVersion": "v1", "status": "Success"}, nil
 	case "update":
@@ -55,6 +61,17 @@ func (s *Server) serve(r *http.Request, c Call) (Object, *metav1.Status) {
 		return s.mergePatch(k, c, o, sent)
 	}
 	return nil, Status(http.StatusMethodNotAllowed, metav1.StatusReasonMethodNotAllowed, c.Verb)
+}
+
+// precondition compares what a deletion asks for with the object.
+func precondition(c Call, o *stored, sent Object) *metav1.Status {
+	wanted, _ := sent["preconditions"].(map[string]any) // nil asks for nothing
+	for _, field := range []string{"uid", "resourceVersion"} {
+		if v := wanted[field]; v != nil && v != metadata(o.object)[field] {
+			return conflict(c, "Precondition failed: "+field+" in precondition")
+		}
+	}
+	return nil
 }
 
 func conflict(c Call, message string) *metav1.Status {

@@ -1,0 +1,13 @@
+// Package reconcile finishes from outside what a run could not finish itself:
+// a run that was terminated, or whose agent pod was lost, has nobody left to
+// close its record; a failed agent pod keeps its run from going on.
+//
+// One Pass looks at a namespace, does what there is to do and ends. It keeps
+// nothing: whatever it is killed at, and however many work at once, the next
+// Pass finds what is left by looking. It never touches a run that is not over
+// and whose pod has not failed, and deletes nothing that has changed since it
+// was read.
+//
+// It does not start runs and does not touch AWS beyond the records. Imported
+// by the composition root.
+package reconcile
