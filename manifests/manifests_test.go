@@ -240,7 +240,7 @@ func TestPolicies_AreBoundAndSpeakOfOneAccount(t *testing.T) {
 	}
 	require.Equal(t, 5, policies)
 	workflows := slices.IndexFunc(list, func(o object) bool { return o.name == "aphex-plugin-workflows" })
-	for _, name := range []string{pipeline.LabelPipeline, pipeline.AnnotationReplaces} {
+	for _, name := range []string{pipeline.LabelPipeline, pipeline.AnnotationReplaces, pipeline.AnnotationSucceeds} {
 		require.Contains(t, string(list[workflows].data), `"`+name+`"`)
 	}
 	closer := slices.IndexFunc(list, func(o object) bool { return o.name == "aphex-reconcile-workflows" })

@@ -20,7 +20,7 @@ func (s stageRecorder) StageStarted(ctx context.Context, req task.Request, at ti
 	if req.Stage == task.StageValidate {
 		err := s.records.Begin(ctx, record.Run{
 			WorkflowID: req.Run.UID, WorkflowName: req.Run.Name, Namespace: req.Run.Namespace, Pipeline: req.Pipeline,
-			CommitSHA: req.Commit, Branch: req.Branch, RepoURL: req.RepoURL, TriggeredAt: at.UTC(),
+			CommitSHA: req.Commit, Branch: req.Branch, RepoURL: req.RepoURL, Predecessor: req.Predecessor, TriggeredAt: at.UTC(),
 		})
 		if err != nil {
 			return err

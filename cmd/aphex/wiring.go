@@ -13,6 +13,7 @@ import (
 	"github.com/aphex-pipeline/aphex/internal/cloudwatch"
 	"github.com/aphex-pipeline/aphex/internal/fault"
 	"github.com/aphex-pipeline/aphex/internal/git"
+	"github.com/aphex-pipeline/aphex/internal/handover"
 	"github.com/aphex-pipeline/aphex/internal/kube"
 	"github.com/aphex-pipeline/aphex/internal/pipeline"
 	"github.com/aphex-pipeline/aphex/internal/record"
@@ -93,9 +94,10 @@ func (p parts) stages() task.Registry {
 			return figures.Deployments(ctx, req.Pipeline, req.Environment, list)
 		}
 		guard := revision.New(p.kube, p.namespace, p.pipeline)
-		deployConfig.Guard = guard
+		successors := handover.New(p.kube)
+		deployConfig.Guard, deployConfig.Successors = guard, successors
 		validateConfig.Start = validate.NewReplacer(p.kube)
-		stages[task.StageDeployPipeline] = workflow.NewStage(workflow.Config{Kube: p.kube, Workspace: files, Guard: guard})
+		stages[task.StageDeployPipeline] = workflow.NewStage(workflow.Config{Kube: p.kube, Workspace: files, Guard: guard, Successors: successors})
 	}
 	stages[task.StageDeployEnv] = deploy.New(deployConfig)
 	stages[task.StageValidate] = validate.New(validateConfig)

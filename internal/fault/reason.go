@@ -116,6 +116,9 @@ const (
 	Superseded Reason = "Superseded"
 	// StaleTopology marks a run replaced by one of the current template.
 	StaleTopology Reason = "StaleTopology"
+	// HandedOver marks a run whose environments a successor of the new topology
+	// deploys. It is not a failure.
+	HandedOver Reason = "HandedOver"
 	// TopologyChanged is a topology that does not fit the commit.
 	TopologyChanged Reason = "TopologyChanged"
 	// KubernetesRejected is a refusal by the Kubernetes API server.

@@ -13,9 +13,15 @@ const DefaultFile = "aphex-config.yaml"
 // names another.
 const DefaultArtifacts = "artifacts/"
 
-// SelfModificationNextRun is the default of Config.SelfModification: a run
-// goes on with the topology it started with, and the next one has the new.
-const SelfModificationNextRun = "next-run"
+// The values of Config.SelfModification.
+const (
+	// SelfModificationNextRun is the default: a run goes on with the topology
+	// it started with, and the next one has the new.
+	SelfModificationNextRun = "next-run"
+	// SelfModificationSameRun lets a run that changed the topology hand its
+	// environments over to a successor that has the new one.
+	SelfModificationSameRun = "same-run"
+)
 
 // Config is a valid pipeline configuration with its defaults filled in.
 //
@@ -35,8 +41,7 @@ type Config struct {
 	Worker Worker `yaml:"worker,omitempty"`
 	// Argo says where the Argo UI is.
 	Argo Argo `yaml:"argo,omitempty"`
-	// SelfModification is when a change of the topology takes effect; always
-	// SelfModificationNextRun for now.
+	// SelfModification is when a change of the topology takes effect.
 	SelfModification string `yaml:"selfModification,omitempty"`
 }
 

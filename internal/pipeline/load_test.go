@@ -274,7 +274,7 @@ func TestLoad_OneMistake(t *testing.T) {
 		{"later: build.secrets", `  credentials: true`, "  secrets: {NPM_TOKEN: \"secretsmanager:shop/npm#token\"}", "14:3: build.secrets", `not yet supported`},
 		{"later: cache", `x-owner: team shop`, `cache: [{paths: [node_modules], key: [package-lock.json]}]`, "24:1: cache", `not yet supported`},
 		{"later: notifications", `x-owner: team shop`, `notifications: [{type: slack, target: "ssm:/shop/slack", events: [failed]}]`, "24:1: notifications", `not yet supported`},
-		{"later: same-run", `selfModification: next-run`, `selfModification: same-run`, "23:19: selfModification", `not yet supported: "same-run"; allowed for now: "next-run"`},
+		{"self-modification of another kind", `selfModification: next-run`, `selfModification: at-once`, "23:19: selfModification", `"at-once"`},
 		{"later: concurrency", `    x-note: {any: [thing]}`, `    concurrency: 4`, "37:5: environments[0].concurrency", `not yet supported`},
 		{"later: onFailedStack", `    x-note: {any: [thing]}`, `    onFailedStack: keep`, "37:20: environments[0].onFailedStack", `not yet supported`},
 		{"later: reports", `      timeout: 1h30m`, `      reports: ["junit/*.xml"]`, "35:7: environments[0].tests.reports", `not yet supported`},

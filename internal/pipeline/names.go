@@ -20,6 +20,12 @@ const (
 	AnnotationReplaces = "aphex.dev/replaces"
 	// AnnotationReplacedBy is, on a replaced run, its replacement.
 	AnnotationReplacedBy = "aphex.dev/replaced-by"
+	// AnnotationSucceeds is, on a successor, the run that handed over to it.
+	AnnotationSucceeds = "aphex.dev/succeeds"
+	// AnnotationHandedOver is, on a run, the successor it hands its
+	// environments over to. It is written before the successor is created: a
+	// run that has it deploys nothing any more.
+	AnnotationHandedOver = "aphex.dev/handed-over-to"
 )
 
 // The arguments of a run.
@@ -33,4 +39,7 @@ const (
 	// ArgumentAllowOlder is "true" or "false": whether an older commit may
 	// replace a newer one.
 	ArgumentAllowOlder = "allow-older"
+	// ArgumentPredecessor is, on a successor, the UID of the run whose build it
+	// takes over; empty otherwise.
+	ArgumentPredecessor = "predecessor"
 )

@@ -76,3 +76,45 @@ func TestReplacement_NameIsValid(t *testing.T) {
 		require.LessOrEqual(t, len(name), 63)
 	})
 }
+
+func TestSuccessor_IsOneForEachRun(t *testing.T) {
+	t.Parallel()
+	run := pipeline.HandedOver{
+		Name: "shop-x7k2p", Namespace: "shop", UID: "3f8c", Pipeline: "shop", Arguments: map[string]string{pipeline.ArgumentCommit: "abc"},
+	}
+	name, manifest := pipeline.Successor(run)
+	require.Regexp(t, `\Ashop-x7k2p-s[0-9a-f]{10}\z`, name)
+	require.Equal(t, map[string]any{
+		"name": name, "namespace": "shop",
+		"labels":      map[string]any{"aphex.dev/pipeline": "shop", "workflows.argoproj.io/workflow-template": "shop"},
+		"annotations": map[string]any{"aphex.dev/succeeds": "shop-x7k2p"},
+	}, manifest["metadata"])
+	require.Equal(t, map[string]any{
+		"workflowTemplateRef": map[string]any{"name": "shop"},
+		"arguments": map[string]any{"parameters": []any{
+			map[string]any{"name": "commit-sha", "value": "abc"}, map[string]any{"name": "predecessor", "value": "3f8c"},
+		}},
+	}, manifest["spec"])
+	require.Equal(t, map[string]string{pipeline.ArgumentCommit: "abc"}, run.Arguments, "the run's own arguments stay")
+
+	run.Arguments["branch"] = "other"
+	again, _ := pipeline.Successor(run)
+	require.Equal(t, name, again, "whatever else differs")
+	run.UID = "another"
+	other, _ := pipeline.Successor(run)
+	require.NotEqual(t, name, other)
+}
+
+// A successor that hands over again passes on who built, and its name does not
+// grow.
+func TestSuccessor_OfASuccessor(t *testing.T) {
+	t.Parallel()
+	name, manifest := pipeline.Successor(pipeline.HandedOver{
+		Name: "shop-x7k2p-s0123456789", Namespace: "shop", UID: "second", Pipeline: "shop",
+		Arguments: map[string]string{pipeline.ArgumentPredecessor: "first"},
+	})
+	require.Regexp(t, `\Ashop-x7k2p-s[0-9a-f]{10}\z`, name)
+	parameters, _, err := unstructured.NestedSlice(manifest, "spec", "arguments", "parameters")
+	require.NoError(t, err)
+	require.Equal(t, []any{map[string]any{"name": "predecessor", "value": "first"}}, parameters)
+}

@@ -79,6 +79,7 @@ func (r *Reconciler) close(ctx context.Context, records *record.Recorder, w *kub
 		SchemaVersion: record.SchemaVersion, WorkflowID: w.UID, WorkflowName: w.Name, Namespace: w.Namespace,
 		Pipeline: w.Labels[pipeline.LabelPipeline], CommitSHA: w.Parameters[pipeline.ArgumentCommit],
 		Branch: w.Parameters[pipeline.ArgumentBranch], RepoURL: w.Parameters[pipeline.ArgumentRepoURL],
+		Predecessor: w.Parameters[pipeline.ArgumentPredecessor],
 		TriggeredAt: w.CreatedAt, CompletedAt: &w.FinishedAt,
 		Status: v.status, Reason: v.reason, Stages: v.stages,
 	}

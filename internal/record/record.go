@@ -27,6 +27,9 @@ type Run struct {
 	CommitSHA    string `json:"commit_sha"`
 	Branch       string `json:"branch"`
 	RepoURL      string `json:"repo_url"`
+	// Predecessor is, for a successor, the UID of the run whose build it took
+	// over.
+	Predecessor string `json:"predecessor,omitempty"`
 	// TriggeredAt is when the first stage of the run began, in UTC.
 	TriggeredAt time.Time `json:"triggered_at"`
 	// CompletedAt is nil while the run lasts.

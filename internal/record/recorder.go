@@ -81,7 +81,7 @@ func (r *Recorder) Finish(ctx context.Context, run Run, status Status, at time.T
 // record of a run that could not do it itself.
 func (r *Recorder) Put(ctx context.Context, run Run) error {
 	run.SchemaVersion = SchemaVersion
-	return r.put(ctx, RunKey(run.WorkflowID), run)
+	return r.putRun(ctx, run)
 }
 
 // Run reads a run's record; the error wraps store.ErrNotFound if there is none.

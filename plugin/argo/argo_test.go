@@ -96,6 +96,7 @@ func TestDecode_Refusals(t *testing.T) {
 		"yaml turned no":      {func(_, b map[string]any) { b["branch"] = false }, fault.BadRequest, "branch is false: it must be a string, so quote it"},
 		"null":                {func(_, b map[string]any) { b["branch"] = nil }, fault.BadRequest, "branch is null"},
 		"object":              {func(_, b map[string]any) { b["repo"] = map[string]any{} }, fault.BadRequest, "repo is an object"},
+		"predecessor":         {func(_, b map[string]any) { b["predecessor"] = "../other" }, fault.BadRequest, `predecessor is "../other": it must be the UID of a run`},
 		"bool":                {func(_, b map[string]any) { b["allowOlder"] = "yes" }, fault.BadRequest, `allowOlder is "yes": it must be true or false`},
 		"attempt":             {func(_, b map[string]any) { b["attempt"] = "-1" }, fault.BadRequest, "attempt is"},
 		"attempt too large":   {func(_, b map[string]any) { b["attempt"] = "99999999999999999999" }, fault.BadRequest, "attempt is"},

@@ -25,6 +25,7 @@ const (
 	keyRepo        = "repo"
 	keyCommit      = "commit"
 	keyBranch      = "branch"
+	keyPredecessor = "predecessor"
 	keyAllowOlder  = "allowOlder"
 	keyAttempt     = "attempt"
 	keyStatus      = "status"
@@ -37,11 +38,11 @@ func required() []string {
 }
 
 func mayBeEmpty() []string {
-	return []string{keyRepo, keyCommit, keyBranch, keyAllowOlder, keyStatus, keyAttempt, keyEnvironment}
+	return []string{keyRepo, keyCommit, keyBranch, keyPredecessor, keyAllowOlder, keyStatus, keyAttempt, keyEnvironment}
 }
 
 func known() []string {
-	return append(required(), keyEnvironment, keyAllowOlder, keyAttempt, keyStatus)
+	return append(required(), keyEnvironment, keyPredecessor, keyAllowOlder, keyAttempt, keyStatus)
 }
 
 // maxAttempt bounds the attempt number: beyond it something is wrong.
@@ -49,6 +50,9 @@ const maxAttempt = 1_000_000
 
 // tag matches an Argo template tag that was not substituted.
 var tag = regexp.MustCompile(`\{\{[^{}]*\}\}`)
+
+// uid matches what Kubernetes uses as a UID. It becomes part of object keys.
+var uid = regexp.MustCompile(`\A[0-9A-Za-z-]{1,63}\z`)
 
 // fillBody reads the aphex body, strictly: all findings are reported at once.
 func (c *Call) fillBody(body json.RawMessage) error {
@@ -77,7 +81,7 @@ func (c *Call) assign(b *bodyReader) {
 	r.Stage, r.Node, r.Pipeline = b.values[keyStage], b.values[keyNode], b.values[keyPipeline]
 	r.Environment, r.Topology, r.ConfigPath = b.values[keyEnvironment], b.values[keyTopology], b.values[keyConfig]
 	r.RepoURL, r.Commit, r.Branch = b.values[keyRepo], b.values[keyCommit], b.values[keyBranch]
-	r.WorkflowStatus = b.values[keyStatus]
+	r.WorkflowStatus, r.Predecessor = b.values[keyStatus], b.values[keyPredecessor]
 }
 
 // check looks at the values together and fills in those that are not strings.
@@ -89,6 +93,9 @@ func (c *Call) check(b *bodyReader) {
 		r.AllowOlder = true
 	default:
 		b.findf("%s is %q: it must be true or false", keyAllowOlder, v)
+	}
+	if r.Predecessor != "" && !uid.MatchString(r.Predecessor) {
+		b.findf("%s is %q: it must be the UID of a run", keyPredecessor, r.Predecessor)
 	}
 	if v, ok := b.values[keyAttempt]; ok {
 		n, err := strconv.Atoi(v)

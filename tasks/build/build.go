@@ -26,6 +26,7 @@ type checkout interface {
 	File(ctx context.Context, path string) ([]byte, error)
 	Materialize(ctx context.Context, out io.Writer) error
 	Snapshot(ctx context.Context, key string, out io.Writer) (store.Object, error)
+	Reset(ctx context.Context, key string, out io.Writer) error
 }
 
 // trees reads files the build left in the worker.
@@ -70,13 +71,17 @@ func New(cfg Config) *Stage { return &Stage{cfg: cfg, now: time.Now} }
 var _ task.Runner = (*Stage)(nil)
 
 // Run checks the commit out afresh, runs the commands, publishes the artifacts
-// and saves the snapshot; it returns after all of that is durable.
+// and saves the snapshot; it returns after all of that is durable. A successor
+// runs nothing: it takes over what its predecessor built.
 //
 // Errors: CommandFailed names the command, its exit code and its last lines;
 // StageTimeout if build.timeout passed; those of the workspace and the bucket.
 func (s *Stage) Run(ctx context.Context, req task.Request, env task.Env) (task.Result, error) {
 	if err := s.cfg.Workspace.Prepare(ctx, workspace.Source{RepoURL: req.RepoURL, Commit: req.Commit, Branch: req.Branch}, env.Output); err != nil {
 		return task.Result{}, err
+	}
+	if req.Predecessor != "" {
+		return s.takeOver(ctx, req, env)
 	}
 	cfg, err := pipeline.Read(ctx, s.cfg.Workspace, req.ConfigPath)
 	if err != nil {
@@ -106,6 +111,22 @@ func (s *Stage) Run(ctx context.Context, req task.Request, env task.Env) (task.R
 		Outputs: map[string]string{
 			task.OutputArtifactPath: s.cfg.Store.URL(req.Commit + "/"),
 			task.OutputSnapshot:     snapshot.URL,
+		},
+	}, nil
+}
+
+// takeOver proves that the predecessor's build is there by restoring it.
+func (s *Stage) takeOver(ctx context.Context, req task.Request, env task.Env) (task.Result, error) {
+	key := record.SnapshotKey(req.Predecessor)
+	env.Progress("taking over the build of the predecessor")
+	if err := s.cfg.Workspace.Reset(ctx, key, env.Output); err != nil {
+		return task.Result{}, err
+	}
+	return task.Result{
+		Message: fmt.Sprintf("taken over from the run with UID %s, not built again", req.Predecessor),
+		Outputs: map[string]string{
+			task.OutputArtifactPath: s.cfg.Store.URL(req.Commit + "/"),
+			task.OutputSnapshot:     s.cfg.Store.URL(key),
 		},
 	}, nil
 }

@@ -128,6 +128,30 @@ func TestRun_CommandsInOrderWithFolderAndVariablesCarriedOver(t *testing.T) {
 	}
 }
 
+func TestRun_SuccessorTakesOverWithoutRunningACommand(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, pod.Config{}, commands("echo built > product", "date +%N >> stamps"), nil)
+	first, err := b.run(t.Context())
+	require.NoError(t, err)
+
+	fresh := &bench{request: b.request}
+	fresh.Pod, fresh.out = pod.New(t, pod.Config{Objects: b.Objects}), io.Discard
+	fresh.request.Run.Name, fresh.request.Run.UID, fresh.request.Predecessor = "shop-1-s0123456789", "uid-2", b.request.Run.UID
+	for range 2 { // asked again, as after a death
+		got, err := fresh.run(t.Context())
+		require.NoError(t, err)
+		require.Contains(t, got.Message, "uid-1, not built again")
+		require.Equal(t, first.Outputs, got.Outputs)
+	}
+	entries, err := fresh.Worker.Stat(t.Context(), []string{worker.SourceDir + "/product", worker.SourceDir + "/stamps"})
+	require.NoError(t, err)
+	require.Len(t, entries, 2, "what the predecessor built is there")
+
+	fresh.request.Predecessor = "uid-of-nobody"
+	_, err = fresh.run(t.Context())
+	require.ErrorIs(t, err, &fault.Fault{Reason: fault.SnapshotInvalid})
+}
+
 func TestRun_ArtifactsAreTaggedListedAndTheSameBytes(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, pod.Config{}, commands(

@@ -13,6 +13,7 @@ import (
 
 	"github.com/aphex-pipeline/aphex/internal/awsauth"
 	"github.com/aphex-pipeline/aphex/internal/fault"
+	"github.com/aphex-pipeline/aphex/internal/handover"
 	"github.com/aphex-pipeline/aphex/internal/pipeline"
 	"github.com/aphex-pipeline/aphex/internal/record"
 	"github.com/aphex-pipeline/aphex/internal/revision"
@@ -76,6 +77,11 @@ type EventRecorder interface {
 	PutEvents(ctx context.Context, e record.Events) error
 }
 
+// Successors tells of runs that left their environments to a successor.
+type Successors interface {
+	Successor(ctx context.Context, run handover.Run) (name string, err error)
+}
+
 // Config is what the stage is made of. Workspace, Synth, Store and Base are
 // required.
 type Config struct {
@@ -85,6 +91,8 @@ type Config struct {
 	// Guard is nil where no state is kept (aphex task): any commit is
 	// deployed then.
 	Guard Guard
+	// Successors is nil where no cluster is (aphex task).
+	Successors Successors
 	// Base returns the process's own AWS identity, see awsauth.Base.
 	Base func(ctx context.Context) (aws.Config, error)
 	// Events keeps what CloudFormation says about each stack; nil for nobody.
@@ -112,13 +120,23 @@ func New(cfg Config) *Stage { return &Stage{cfg: cfg, now: time.Now} }
 var _ task.Runner = (*Stage)(nil)
 
 // Run deploys one environment. An environment that the commit no longer has,
-// or that already has a newer commit, is passed over: deployed is "false" and
-// the Result's Reason says why.
+// that already has a newer commit, or of a run that was handed over to a
+// successor, is passed over: deployed is "false" and the Result's Reason says
+// why.
 //
 // Errors: those of the workspace, of synth, of assembly.Resolve, of awsauth,
 // assets and cfn; EnvironmentMismatch; ImageAssetUnsupported; StageTimeout if
 // the environment's timeout passed. A failure leaves later stacks untouched.
 func (s *Stage) Run(ctx context.Context, req task.Request, env task.Env) (task.Result, error) {
+	if s.cfg.Successors != nil {
+		name, err := s.cfg.Successors.Successor(ctx, handover.Run{Namespace: req.Run.Namespace, Name: req.Run.Name, UID: req.Run.UID, Pipeline: req.Pipeline})
+		if err != nil {
+			return task.Result{}, err
+		}
+		if name != "" {
+			return passedOver(fault.HandedOver, "%s: handed over to run %s, passed over here", req.Environment, name), nil
+		}
+	}
 	if err := s.cfg.Workspace.Prepare(ctx, workspace.Source{RepoURL: req.RepoURL, Commit: req.Commit, Branch: req.Branch}, env.Output); err != nil {
 		return task.Result{}, err
 	}
@@ -221,7 +239,7 @@ func (d *deployment) enter(ctx context.Context, phase string) error {
 }
 
 func (d *deployment) run(ctx context.Context) (task.Result, error) {
-	if err := d.stage.cfg.Workspace.Reset(ctx, record.SnapshotKey(d.req.Run.UID), d.env.Output); err != nil {
+	if err := d.stage.cfg.Workspace.Reset(ctx, record.SnapshotKey(d.req.BuiltBy()), d.env.Output); err != nil {
 		return task.Result{}, err
 	}
 	groups, err := d.groups(ctx)

@@ -16,6 +16,7 @@ import (
 
 	"github.com/aphex-pipeline/aphex/internal/cfn"
 	"github.com/aphex-pipeline/aphex/internal/fault"
+	"github.com/aphex-pipeline/aphex/internal/handover"
 	"github.com/aphex-pipeline/aphex/internal/pipeline"
 	"github.com/aphex-pipeline/aphex/internal/revision"
 	"github.com/aphex-pipeline/aphex/internal/workspace"
@@ -115,4 +116,34 @@ func TestRun_PassedOverAsksNobody(t *testing.T) {
 	got, err = s.Run(t.Context(), req, env)
 	require.NoError(t, err)
 	require.Equal(t, string(fault.TopologyChanged), got.Reason)
+}
+
+// handed answers which successor a run has.
+type handed struct {
+	name string
+	err  error
+	run  handover.Run
+}
+
+func (h *handed) Successor(_ context.Context, run handover.Run) (string, error) {
+	h.run = run
+	return h.name, h.err
+}
+
+func TestRun_HandedOverIsPassedOver(t *testing.T) {
+	t.Parallel()
+	successors := &handed{name: "shop-1-s0123456789"}
+	s := New(Config{Successors: successors}) // it needs nothing else
+	req := task.Request{Run: task.Run{Namespace: "shop", Name: "shop-1", UID: "uid-1"}, Pipeline: "shop", Environment: "dev"}
+	env := task.Env{Output: io.Discard, Logger: slog.New(slog.DiscardHandler), Progress: func(string) {}}
+	got, err := s.Run(t.Context(), req, env)
+	require.NoError(t, err)
+	require.Equal(t, string(fault.HandedOver), got.Reason)
+	require.Contains(t, got.Message, "handed over to run shop-1-s0123456789")
+	require.Equal(t, "false", got.Outputs[task.OutputDeployed])
+	require.Equal(t, handover.Run{Namespace: "shop", Name: "shop-1", UID: "uid-1", Pipeline: "shop"}, successors.run)
+
+	successors.err = fault.Newf(fault.Transient, fault.KubernetesRejected, "read the run", "", "away")
+	_, err = s.Run(t.Context(), req, env)
+	require.ErrorIs(t, err, &fault.Fault{Reason: fault.KubernetesRejected}, "it does not deploy what may have been handed over")
 }

@@ -43,7 +43,7 @@ func (s *Stage) Run(ctx context.Context, req task.Request, env task.Env) (task.R
 	}
 	run, url, err := s.records.Finish(ctx, record.Run{
 		WorkflowID: req.Run.UID, WorkflowName: req.Run.Name, Namespace: req.Run.Namespace,
-		Pipeline: req.Pipeline, CommitSHA: req.Commit, Branch: req.Branch, RepoURL: req.RepoURL,
+		Pipeline: req.Pipeline, CommitSHA: req.Commit, Branch: req.Branch, RepoURL: req.RepoURL, Predecessor: req.Predecessor,
 	}, status, s.now().UTC())
 	if err != nil {
 		env.Logger.ErrorContext(ctx, "run record not closed", "err", err)

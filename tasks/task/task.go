@@ -1,6 +1,7 @@
 package task
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"io"
@@ -102,6 +103,9 @@ type Request struct {
 	ConfigPath string
 	// RepoURL, Commit and Branch are the run's arguments as given, unchecked.
 	RepoURL, Commit, Branch string
+	// Predecessor is the UID of the run whose build this one takes over; empty
+	// for a run that builds itself.
+	Predecessor string
 	// AllowOlder lets an older commit overwrite a newer one.
 	AllowOlder bool
 	// WorkflowStatus is the run's status so far; set for finish only
@@ -118,6 +122,10 @@ func (r *Request) Key() string {
 	}
 	return string(b)
 }
+
+// BuiltBy is the UID of the run whose build, and so whose snapshot, this run
+// has: its own, unless it is a successor.
+func (r *Request) BuiltBy() string { return cmp.Or(r.Predecessor, r.Run.UID) }
 
 // Result is what a stage that ended well hands on.
 type Result struct {

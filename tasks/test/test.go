@@ -95,7 +95,7 @@ func (s *Stage) Run(ctx context.Context, req task.Request, env task.Env) (task.R
 			Outputs: map[string]string{task.OutputResult: "none"},
 		}, nil
 	}
-	if err := s.cfg.Workspace.Reset(ctx, record.SnapshotKey(req.Run.UID), env.Output); err != nil {
+	if err := s.cfg.Workspace.Reset(ctx, record.SnapshotKey(req.BuiltBy()), env.Output); err != nil {
 		return task.Result{}, err
 	}
 	return s.test(ctx, req, env, target)

@@ -47,7 +47,7 @@ func containerTemplate(node pipeline.Node, step body, inst pipeline.Installation
 		"--workflow={{workflow.name}}", "--workflow-uid={{workflow.uid}}", "--namespace={{workflow.namespace}}",
 		"--outputs=" + dirOutputs,
 		"--node=" + step.Node, "--pipeline=" + step.Pipeline, "--topology=" + step.Topology, "--config=" + step.Config,
-		"--repo=" + step.Repo, "--commit=" + step.Commit, "--branch=" + step.Branch, "--allow-older=" + step.AllowOlder,
+		"--repo=" + step.Repo, "--commit=" + step.Commit, "--branch=" + step.Branch, "--predecessor=" + step.Predecessor, "--allow-older=" + step.AllowOlder,
 	}
 	if step.Environment != "" {
 		args = append(args, argEnvironment+step.Environment)

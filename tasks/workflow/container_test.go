@@ -65,7 +65,7 @@ func TestGenerate_ArgumentsOfStagePods(t *testing.T) {
 			"--workflow={{workflow.name}}", "--workflow-uid={{workflow.uid}}", "--namespace={{workflow.namespace}}",
 			"--outputs=/var/aphex/outputs", "--node={{node.name}}", "--pipeline=shop", "--topology=" + pipeline.TopologyDigest(cfg),
 			"--config=aphex-config.yaml", "--repo={{workflow.parameters.repo-url}}", "--commit={{workflow.parameters.commit-sha}}",
-			"--branch={{workflow.parameters.branch}}", "--allow-older={{workflow.parameters.allow-older}}",
+			"--branch={{workflow.parameters.branch}}", "--predecessor={{workflow.parameters.predecessor}}", "--allow-older={{workflow.parameters.allow-older}}",
 		}
 		if node.Environment != "" {
 			want = append(want, "--environment="+node.Environment)

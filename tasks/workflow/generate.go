@@ -174,6 +174,11 @@ func runArguments(inst pipeline.Installation) []parameter {
 			Value:       new(quoted("false")),
 			Enum:        []quoted{"false", "true"},
 		},
+		{
+			Name:        pipeline.ArgumentPredecessor,
+			Description: "UID of the run whose build is taken over; set by aphex where a run hands over to a successor.",
+			Value:       new(quoted("")),
+		},
 	}
 }
 
@@ -222,6 +227,7 @@ func templates(nodes []pipeline.Node, digest string, inst pipeline.Installation)
 			Repo:        argumentTag(pipeline.ArgumentRepoURL),
 			Commit:      argumentTag(pipeline.ArgumentCommit),
 			Branch:      argumentTag(pipeline.ArgumentBranch),
+			Predecessor: argumentTag(pipeline.ArgumentPredecessor),
 			AllowOlder:  argumentTag(pipeline.ArgumentAllowOlder),
 		}
 		if node.Stage == task.StageFinish {

@@ -140,7 +140,7 @@ func checkArguments(t *rapid.T, inst pipeline.Installation, data []byte) {
 	}
 	require.Equal(t, map[any]any{
 		pipeline.ArgumentCommit: nil, pipeline.ArgumentBranch: inst.Branch,
-		pipeline.ArgumentRepoURL: inst.RepoURL, pipeline.ArgumentAllowOlder: "false",
+		pipeline.ArgumentRepoURL: inst.RepoURL, pipeline.ArgumentAllowOlder: "false", pipeline.ArgumentPredecessor: "",
 	}, values)
 }
 

@@ -79,10 +79,11 @@ func TestGenerate_Bodies(t *testing.T) {
 		want := map[string]string{
 			"stage": node.Stage, "pipeline": "shop", "node": "{{node.name}}",
 			"topology": pipeline.TopologyDigest(cfg), "config": "aphex-config.yaml",
-			"repo":       "{{workflow.parameters.repo-url}}",
-			"commit":     "{{workflow.parameters.commit-sha}}",
-			"branch":     "{{workflow.parameters.branch}}",
-			"allowOlder": "{{workflow.parameters.allow-older}}",
+			"repo":        "{{workflow.parameters.repo-url}}",
+			"commit":      "{{workflow.parameters.commit-sha}}",
+			"branch":      "{{workflow.parameters.branch}}",
+			"allowOlder":  "{{workflow.parameters.allow-older}}",
+			"predecessor": "{{workflow.parameters.predecessor}}",
 		}
 		if node.Environment != "" {
 			want["environment"] = node.Environment

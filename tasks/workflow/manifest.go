@@ -171,6 +171,7 @@ type (
 		Repo        quoted `yaml:"repo"`
 		Commit      quoted `yaml:"commit"`
 		Branch      quoted `yaml:"branch"`
+		Predecessor quoted `yaml:"predecessor"`
 		AllowOlder  quoted `yaml:"allowOlder"`
 		Status      quoted `yaml:"status,omitempty"`
 	}

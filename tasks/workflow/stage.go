@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/aphex-pipeline/aphex/internal/fault"
+	"github.com/aphex-pipeline/aphex/internal/handover"
 	"github.com/aphex-pipeline/aphex/internal/kube"
 	"github.com/aphex-pipeline/aphex/internal/pipeline"
 	"github.com/aphex-pipeline/aphex/internal/revision"
@@ -40,19 +41,28 @@ type guard interface {
 	Enter(ctx context.Context, environment string, expected, next revision.State) error
 }
 
-var _ cluster = (*kube.Client)(nil)
+// successors hands runs over.
+type successors interface {
+	Begin(ctx context.Context, run handover.Run) (name string, err error)
+}
+
+var (
+	_ cluster    = (*kube.Client)(nil)
+	_ successors = (*handover.Handover)(nil)
+)
 
 // Config is what the deploy-pipeline stage is made of. All fields are
 // required.
 type Config struct {
-	Kube      cluster
-	Workspace checkout
-	Guard     guard
+	Kube       cluster
+	Workspace  checkout
+	Guard      guard
+	Successors successors
 }
 
 // Stage is the deploy-pipeline stage: it makes the pipeline in the cluster
 // what the run's commit says, for the runs to come. This run keeps the nodes
-// it was created with.
+// it was created with, or hands its environments over to a successor.
 type Stage struct{ cfg Config }
 
 // NewStage returns the deploy-pipeline stage.
@@ -106,11 +116,21 @@ func (s *Stage) Run(ctx context.Context, req task.Request, env task.Env) (task.R
 		return task.Result{}, err
 	}
 	digest := pipeline.TopologyDigest(cfg)
-	message := describe(req, change, before, cfg)
+	message, reason := describe(req, change, before, cfg), ""
+	if cfg.SelfModification == pipeline.SelfModificationSameRun && digest != req.Topology {
+		env.Progress("handing over to a run of the new topology")
+		successor, err := s.cfg.Successors.Begin(ctx, handover.Run{Namespace: req.Run.Namespace, Name: req.Run.Name, UID: req.Run.UID, Pipeline: req.Pipeline})
+		if err != nil {
+			return task.Result{}, err
+		}
+		message = fmt.Sprintf("WorkflowTemplate %s %s, topology %s in this run, %s in run %s: handed over to it, the environments are passed over here",
+			req.Pipeline, change, short(req.Topology), short(digest), successor)
+		reason = string(fault.HandedOver)
+	}
 	if _, err := fmt.Fprintln(env.Output, message); err != nil {
 		return task.Result{}, fmt.Errorf("write the log: %w", err)
 	}
-	return task.Result{Message: message, Outputs: map[string]string{task.OutputTopology: digest}}, nil
+	return task.Result{Message: message, Reason: reason, Outputs: map[string]string{task.OutputTopology: digest}}, nil
 }
 
 // enter records that this commit is about to define the pipeline. If a newer

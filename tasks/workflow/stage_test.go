@@ -15,6 +15,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/aphex-pipeline/aphex/internal/fault"
+	"github.com/aphex-pipeline/aphex/internal/handover"
 	"github.com/aphex-pipeline/aphex/internal/kube"
 	"github.com/aphex-pipeline/aphex/internal/pipeline"
 	"github.com/aphex-pipeline/aphex/internal/revision"
@@ -75,12 +76,24 @@ func (e effects) Get(_ context.Context, name string) ([]byte, bool, error) {
 	return value, ok, nil
 }
 
+// handovers counts what was handed over; internal/handover tests how.
+type handovers struct {
+	runs []handover.Run
+	err  error
+}
+
+func (h *handovers) Begin(_ context.Context, run handover.Run) (string, error) {
+	h.runs = append(h.runs, run)
+	return "shop-next", h.err
+}
+
 // bench is a pipeline "shop" with its installation in a cluster.
 type bench struct {
 	api    *apiServer
 	client *kube.Client
 	commit *commit
 	guard  *decided
+	handed handovers
 	// topology is what the next run starts with.
 	topology string
 	log      bytes.Buffer
@@ -109,7 +122,7 @@ func (b *bench) install(content string) {
 // run runs the stage as one execution whose journal is done.
 func (b *bench) run(t *testing.T, done effects) (task.Result, error) {
 	t.Helper()
-	stage := workflow.NewStage(workflow.Config{Kube: b.client, Workspace: b.commit, Guard: b.guard})
+	stage := workflow.NewStage(workflow.Config{Kube: b.client, Workspace: b.commit, Guard: b.guard, Successors: &b.handed})
 	return stage.Run(t.Context(), task.Request{
 		Run:   task.Run{Namespace: "shop", Name: "shop-x7k2p", UID: "u"},
 		Stage: task.StageDeployPipeline, Pipeline: "shop", ConfigPath: pipeline.DefaultFile,
@@ -178,6 +191,37 @@ func TestStage_SaysWhatTheNextRunWillHave(t *testing.T) {
 	other, err := b.run(t, effects{})
 	require.NoError(t, err)
 	require.Contains(t, other.Message, "changed by somebody else")
+}
+
+func TestStage_SameRunHandsOverWhenTheTopologyChanged(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.commit.content += "\nselfModification: same-run\n"
+	result, err := b.run(t, effects{})
+	require.NoError(t, err)
+	require.Empty(t, b.handed.runs, "the run has the topology its commit needs")
+	require.Empty(t, result.Reason)
+
+	b.commit.content = strings.Replace(b.commit.content, "name: prod", "name: live", 1)
+	for range 2 { // asked again, as after a death
+		result, err = b.run(t, effects{})
+		require.NoError(t, err)
+		require.Equal(t, string(fault.HandedOver), result.Reason)
+		require.Contains(t, result.Message, "in run shop-next: handed over to it")
+		require.NotEqual(t, b.topology, result.Outputs[task.OutputTopology])
+	}
+	own := handover.Run{Namespace: "shop", Name: "shop-x7k2p", UID: "u", Pipeline: "shop"}
+	require.Equal(t, []handover.Run{own, own}, b.handed.runs)
+
+	b.handed.err = fault.Newf(fault.Transient, fault.KubernetesRejected, "start the successor of the run", "", "away")
+	_, err = b.run(t, effects{})
+	require.ErrorIs(t, err, &fault.Fault{Reason: fault.KubernetesRejected})
+
+	b.handed = handovers{}
+	b.guard.Decision = revision.Decision{Superseded: true, Previous: revision.State{Commit: strings.Repeat("b", 40), Run: "shop-newer"}}
+	_, err = b.run(t, effects{})
+	require.NoError(t, err)
+	require.Empty(t, b.handed.runs, "an older commit neither changes the pipeline nor hands over")
 }
 
 func TestStage_SaysThatOnlyTheOrderChanged(t *testing.T) {

@@ -44,6 +44,7 @@ type Server struct {
 	calls   []Call
 	deny    func(Call) *metav1.Status
 	offset  time.Duration
+	lose    func(Call) bool
 }
 
 type stored struct {
@@ -87,6 +88,14 @@ func (s *Server) Deny(fn func(Call) *metav1.Status) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.deny = fn
+}
+
+// Lose makes the server break the connection instead of answering calls that fn
+// picks; they have taken effect by then.
+func (s *Server) Lose(fn func(Call) bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lose = fn
 }
 
 // Forbid refuses the verbs (get, list, watch, create, update, patch, delete) on
@@ -227,7 +236,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	call.Body = body
 	s.mu.Lock()
 	s.calls = append(s.calls, call)
-	deny := s.deny
+	deny, lose := s.deny, s.lose
 	s.mu.Unlock()
 	if deny != nil {
 		if st := deny(call); st != nil {
@@ -240,6 +249,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	object, st := s.serve(r, call)
+	if lose != nil && lose(call) {
+		panic(http.ErrAbortHandler)
+	}
 	if st != nil {
 		writeStatus(w, st)
 		return
