@@ -63,7 +63,7 @@ func (p parts) stages() task.Registry {
 		Private: filepath.Join(p.privateDir, "workspace"), Worker: p.worker, Store: p.store, Git: p.git,
 	})
 	deployConfig := deploy.Config{
-		Workspace: files, Store: p.store, Base: p.identity.base,
+		Workspace: files, Store: p.store, Base: p.identity.base, Private: filepath.Join(p.privateDir, "assemblies"),
 		Synth: synthesizer{synth.New(synth.Config{Worker: p.worker, Private: filepath.Join(p.privateDir, "assemblies"), Lookups: p.identity.lookups})},
 	}
 	if p.records != nil {

@@ -142,7 +142,7 @@ func (s *stage) run(commit string, edit ...func(*task.Request)) (task.Result, er
 	s.t.Helper()
 	dir := s.t.TempDir()
 	stage := deploy.New(deploy.Config{
-		Workspace: s, Synth: s, Store: store.NewDir(dir), Guard: s,
+		Workspace: s, Synth: s, Store: store.NewDir(dir), Guard: s, Private: s.t.TempDir(),
 		Base: func(context.Context) (awssdk.Config, error) { return config(s.emulator, s.base), nil },
 	})
 	req := task.Request{

@@ -95,6 +95,12 @@ func StagePrefix(uid string) string { return "runs/" + uid + "/stages/" }
 // SnapshotKey is the object key of a run's workspace snapshot.
 func SnapshotKey(uid string) string { return "runs/" + uid + "/snapshot.tar.zst" }
 
+// AssemblyKey is the object key of a cloud assembly that a run deploys, by the
+// SHA-256 of its archive in hexadecimal.
+func AssemblyKey(uid, sha256 string) string {
+	return "runs/" + uid + "/assemblies/" + sha256 + ".tar.zst"
+}
+
 // ArtifactsKey is the object key of the list of a run's artifacts.
 func ArtifactsKey(uid string) string { return "runs/" + uid + "/artifacts.json" }
 

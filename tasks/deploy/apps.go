@@ -2,9 +2,6 @@ package deploy
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -135,53 +132,6 @@ func (d *deployment) prepare(ctx context.Context, g group) (*selection, error) {
 	}
 	d.say("%s published, %d already there", plural(summary.Published, "asset"), summary.Present)
 	return s, nil
-}
-
-// assembly returns the app's assembly: the one this execution has already
-// made, if a process of it died, or a new one.
-func (d *deployment) assembly(ctx context.Context, g group) (*assembly.Assembly, error) {
-	sum := sha256.Sum256([]byte(g.app))
-	entry := "assembly-" + hex.EncodeToString(sum[:8])
-	known, ok, err := d.env.Effects.Get(ctx, entry)
-	if err != nil {
-		return nil, fmt.Errorf("read the journal: %w", err)
-	}
-	var dir string
-	if ok && json.Unmarshal(known, &dir) == nil {
-		if built, err := assembly.Load(dir); err == nil {
-			d.dirs = append(d.dirs, dir)
-			d.say("going on with the assembly of %s that was made before", appName(g.app))
-			return built, nil
-		}
-	}
-	d.env.Progress(fmt.Sprintf("%s: synthesizing %s", d.target.Name, appName(g.app)))
-	dir, err = d.stage.cfg.Synth.Synth(ctx, SynthRequest{Environment: d.target, App: g.app, Stacks: g.all, ID: d.req.Key() + " " + g.app}, d.env.Output)
-	if err != nil {
-		return nil, err
-	}
-	d.dirs = append(d.dirs, dir)
-	built, err := assembly.Load(dir)
-	if err != nil {
-		return nil, err
-	}
-	value, err := json.Marshal(dir)
-	if err != nil {
-		return nil, fmt.Errorf("encode the journal entry: %w", err)
-	}
-	if err := d.env.Effects.Put(ctx, entry, value); err != nil {
-		return nil, fmt.Errorf("write the journal: %w", err)
-	}
-	return built, nil
-}
-
-// removeAssemblies removes the assemblies of an execution that ended. Nothing
-// is lost with a folder that stays behind: it goes with the pod.
-func (d *deployment) removeAssemblies() {
-	for _, dir := range d.dirs {
-		if err := os.RemoveAll(dir); err != nil {
-			d.env.Logger.Warn("assembly not removed", "err", err)
-		}
-	}
 }
 
 // check refuses what must not or cannot be deployed.

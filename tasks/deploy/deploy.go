@@ -64,6 +64,7 @@ type SynthRequest struct {
 // bucket is what the stage needs of internal/store.
 type bucket interface {
 	Put(ctx context.Context, key string, body io.Reader, opts store.PutOptions) (store.Object, error)
+	Get(ctx context.Context, key string) (io.ReadCloser, store.Object, error)
 }
 
 // Guard keeps older commits from overwriting newer ones.
@@ -82,12 +83,15 @@ type Successors interface {
 	Successor(ctx context.Context, run handover.Run) (name string, err error)
 }
 
-// Config is what the stage is made of. Workspace, Synth, Store and Base are
-// required.
+// Config is what the stage is made of. Workspace, Synth, Store, Private and
+// Base are required.
 type Config struct {
 	Workspace checkout
 	Synth     Synthesizer
 	Store     bucket
+	// Private is a folder that no user code can reach, on the file system of
+	// what Synth returns; assemblies are kept there while they are deployed.
+	Private string
 	// Guard is nil where no state is kept (aphex task): any commit is
 	// deployed then.
 	Guard Guard
