@@ -48,6 +48,11 @@ soak: ## 2,000 stages that do nothing in 100 workflows, on a stock controller; S
 conformance: ## Compare deployments with the real CDK command line (ARGS="-live -apps simple -states absent -record")
 	@go run ./e2e/cmd/parity $(ARGS)
 
+CHAOS ?=
+.PHONY: chaos
+chaos: ## Kill the plugin at every boundary of a run, at random and twice in a row (hours; CHAOS="-help" lists the flags)
+	@go run ./e2e/cmd/chaos $(CHAOS)
+
 .PHONY: lint
 lint: tools ## golangci-lint (with gofumpt and gci), govulncheck, generated files up to date
 	$(GOLANGCI_LINT) run ./...

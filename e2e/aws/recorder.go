@@ -141,6 +141,17 @@ func (r *recorder) record(next http.Handler) http.Handler {
 	})
 }
 
+// Describe returns what a request's headers and body tell about the call: all
+// of Call but the answer and the times.
+func Describe(req *http.Request, body []byte) Call {
+	call := Call{Path: req.URL.RequestURI()}
+	describe(&call, req)
+	if call.Service != "s3" {
+		describeBody(&call, req.Header.Get("Content-Type"), body)
+	}
+	return call
+}
+
 // statusWriter remembers the status of the answer.
 type statusWriter struct {
 	http.ResponseWriter

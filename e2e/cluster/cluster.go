@@ -121,6 +121,16 @@ func (c *Cluster) Kubeconfig() string { return c.state.Kubeconfig }
 // machine, and on which such servers have to listen.
 func (c *Cluster) HostAddress() string { return c.state.HostAddress }
 
+// ServerCertificate returns the files of a certificate and its key for servers
+// of this machine, which pods trust as they trust the API server: it is for
+// HostAddress, from the same authority. Only the local provider has one.
+func (c *Cluster) ServerCertificate() (certFile, keyFile string, err error) {
+	if c.state.Provider != ProviderLocal {
+		return "", "", fmt.Errorf("the %s provider cannot issue certificates; set APHEX_CLUSTER to %s", c.state.Provider, ProviderLocal)
+	}
+	return c.state.path("pki", machineCertificate+".crt"), c.state.path("pki", machineCertificate+".key"), nil
+}
+
 // Namespace is the tenant namespace, which Argo's controller watches but does
 // not live in.
 func (c *Cluster) Namespace() string { return c.state.Namespace }

@@ -74,6 +74,7 @@ func (l *local) writeKeys() error {
 		{file: "apiserver", user: "kube-apiserver", hosts: []string{serviceAddress, node, "127.0.0.1", "kubernetes.default.svc", "kubernetes.default", "kubernetes"}},
 		{file: "apiserver-kubelet", user: "kube-apiserver-kubelet-client", groups: []string{"system:masters"}},
 		{file: "kubelet-server", user: nodeName, hosts: []string{node, nodeName}},
+		{file: machineCertificate, user: "machine", hosts: []string{l.state.Local.hostAddress()}},
 	} {
 		if _, _, err := ca.issue(id); err != nil {
 			return err
@@ -99,6 +100,9 @@ func (l *local) writeKeys() error {
 	}
 	return writeTokenKeys(l.state.path("pki"))
 }
+
+// machineCertificate is the name of the files of Cluster.ServerCertificate.
+const machineCertificate = "machine"
 
 func (l *local) componentKubeconfig(name string) string {
 	return l.state.path("pki", name+".kubeconfig")

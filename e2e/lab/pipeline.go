@@ -119,16 +119,21 @@ func (p *Pipeline) Push(ctx context.Context, change gitserver.Change) (string, e
 // Apply generates the WorkflowTemplate for a configuration and applies it, as
 // whoever installs the pipeline does once.
 func (p *Pipeline) Apply(ctx context.Context, config []byte) error {
-	cfg, err := pipeline.Load(pipeline.DefaultFile, config)
-	if err != nil {
-		return err
-	}
-	template, err := workflow.Generate(cfg, p.Installation)
+	template, err := p.Template(config)
 	if err != nil {
 		return err
 	}
 	_, err = p.lab.Kubectl(ctx, template, "apply", "-f", "-")
 	return err
+}
+
+// Template generates the WorkflowTemplate for a configuration.
+func (p *Pipeline) Template(config []byte) ([]byte, error) {
+	cfg, err := pipeline.Load(pipeline.DefaultFile, config)
+	if err != nil {
+		return nil, err
+	}
+	return workflow.Generate(cfg, p.Installation)
 }
 
 // Submit starts a run of a commit, as the Sensor or a person would: by the

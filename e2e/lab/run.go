@@ -171,7 +171,7 @@ func (r *Run) Terminate(ctx context.Context) error {
 // FailAgent lets the kubelet end the run's agent pod as Failed, as it does with
 // pods it evicts: the pod gets a deadline that has passed.
 func (r *Run) FailAgent(ctx context.Context) error {
-	_, err := r.lab.Kubectl(ctx, nil, "patch", "pod", "-n", r.Namespace, r.agentPod(), "-p", `{"spec":{"activeDeadlineSeconds":1}}`)
+	_, err := r.lab.Kubectl(ctx, nil, "patch", "pod", "-n", r.Namespace, r.AgentPod(), "-p", `{"spec":{"activeDeadlineSeconds":1}}`)
 	return err
 }
 
@@ -184,18 +184,18 @@ func (r *Run) Label(ctx context.Context, name string) (string, error) {
 	return obj.GetLabels()[name], nil
 }
 
-// agentPod is the name of the run's agent pod: Argo's constant hash of its
+// AgentPod is the name of the run's agent pod: Argo's constant hash of its
 // purpose.
-func (r *Run) agentPod() string { return r.Name + "-1340600742-agent" }
+func (r *Run) AgentPod() string { return r.Name + "-1340600742-agent" }
 
 // Log returns what the sidecar has logged so far.
 func (r *Run) Log(ctx context.Context) (string, error) {
-	return r.lab.Kubectl(ctx, nil, "logs", "-n", r.Namespace, r.agentPod(), "-c", "aphex-executor-plugin")
+	return r.lab.Kubectl(ctx, nil, "logs", "-n", r.Namespace, r.AgentPod(), "-c", "aphex-executor-plugin")
 }
 
 // InSidecar runs a command in the sidecar's container and returns its output.
 func (r *Run) InSidecar(ctx context.Context, command ...string) (string, error) {
-	args := []string{"exec", "-n", r.Namespace, r.agentPod(), "-c", "aphex-executor-plugin", "--"}
+	args := []string{"exec", "-n", r.Namespace, r.AgentPod(), "-c", "aphex-executor-plugin", "--"}
 	return r.lab.Kubectl(ctx, nil, append(args, command...)...)
 }
 
@@ -208,7 +208,7 @@ func (r *Run) FollowLogs(ctx context.Context, out io.Writer) (stop func()) {
 		defer close(done)
 		for ctx.Err() == nil {
 			cmd := exec.CommandContext(ctx, r.lab.Cluster.Tools().Kubectl, "--kubeconfig", r.lab.Cluster.Kubeconfig(),
-				"logs", "-n", r.Namespace, r.agentPod(), "-c", "aphex-executor-plugin", "-f")
+				"logs", "-n", r.Namespace, r.AgentPod(), "-c", "aphex-executor-plugin", "-f")
 			cmd.Stdout = out
 			if cmd.Run() == nil {
 				return
