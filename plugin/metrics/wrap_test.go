@@ -57,7 +57,7 @@ func TestCluster_CountsJournalAndNudges(t *testing.T) {
 
 	text := page(t, m)
 	for _, line := range []string{
-		`aphex_journal_writes_total{result="written"} 3`,
+		`aphex_journal_writes_total{result="written"} 4`, // opening tries the right to update too
 		`aphex_journal_writes_total{result="conflict"} 1`,
 		`aphex_journal_writes_total{result="forbidden"} 1`,
 		`aphex_journal_failures_total 1`,
