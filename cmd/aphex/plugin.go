@@ -24,6 +24,7 @@ import (
 	"github.com/aphex-pipeline/aphex/plugin/journal"
 	"github.com/aphex-pipeline/aphex/plugin/metrics"
 	"github.com/aphex-pipeline/aphex/plugin/nudge"
+	"github.com/aphex-pipeline/aphex/plugin/order"
 	"github.com/aphex-pipeline/aphex/plugin/server"
 	"github.com/aphex-pipeline/aphex/plugin/sidecar"
 	"github.com/aphex-pipeline/aphex/plugin/watchdog"
@@ -149,11 +150,11 @@ func sidecarConfig(ctx context.Context, logger *slog.Logger, redactor *redact.Re
 	}
 	bucket := store.NewS3(base, os.Getenv("APHEX_BUCKET"), os.Getenv("APHEX_BUCKET_PREFIX"))
 	records := record.New(bucket)
-	cfg.Registry = parts{
+	cfg.Registry = order.Guard(parts{
 		privateDir: private, worker: worker.NewClient(os.Getenv("APHEX_WORKER_SOCKET")), workerRoot: workerRoot,
 		git: repositories, store: bucket, records: records, identity: id,
 		kube: client, namespace: os.Getenv("APHEX_NAMESPACE"), pipeline: pipelineName,
-	}.stages()
+	}.stages(), client)
 	cfg.Logs, cfg.Recorder, cfg.Journal = bucket, stageRecorder{records}, book.WithOverflow(bucket)
 	cfg.MainLogs = os.Getenv("APHEX_MAIN_LOGS") == "true"
 	logger.InfoContext(ctx, "plugin composed", slog.String("pipeline", pipelineName), slog.Int("stages", len(cfg.Registry)))

@@ -1,0 +1,69 @@
+package order_test
+
+import (
+	"context"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/aphex-pipeline/aphex/internal/fault"
+	"github.com/aphex-pipeline/aphex/internal/kube"
+	"github.com/aphex-pipeline/aphex/internal/kube/kubetest"
+	"github.com/aphex-pipeline/aphex/plugin/order"
+	"github.com/aphex-pipeline/aphex/tasks/task"
+)
+
+// ask runs deploy-env of a Workflow with the given phases of its stages.
+func ask(t *testing.T, stage string, phases map[string]string) (ran bool, err error) {
+	t.Helper()
+	s := kubetest.New(t)
+	nodes := map[string]any{"shop-1": map[string]any{"id": "shop-1", "name": "shop-1", "phase": "Running"}}
+	for name, phase := range phases {
+		full := "shop-1." + name
+		nodes[kube.NodeID("shop-1", full)] = map[string]any{"id": kube.NodeID("shop-1", full), "name": full, "phase": phase}
+	}
+	s.Put("workflows", kubetest.Object{
+		"apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow",
+		"metadata": map[string]any{"name": "shop-1", "namespace": "shop", "uid": "uid-1"},
+		"status":   map[string]any{"phase": "Running", "nodes": nodes},
+	})
+	runner := task.RunnerFunc(func(context.Context, task.Request, task.Env) (task.Result, error) {
+		ran = true
+		return task.Result{}, nil
+	})
+	guarded := order.Guard(task.Registry{task.StageDeployEnv: runner, task.StageFinish: runner}, s.Client(t))
+	_, err = guarded[stage].Run(t.Context(), task.Request{
+		Run: task.Run{Namespace: "shop", Name: "shop-1", UID: "uid-1"}, Stage: stage, Node: "shop-1.deploy-dev",
+	}, task.Env{})
+	return ran, err
+}
+
+func TestGuard_StagesFollowOneAnother(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		phases map[string]string
+		want   bool
+	}{
+		"in order":                     {map[string]string{"validate": "Succeeded", "build": "Succeeded", "deploy-pipeline": "Succeeded", "deploy-dev": "Pending"}, true},
+		"deploy-pipeline may fail":     {map[string]string{"build": "Succeeded", "deploy-pipeline": "Failed", "deploy-dev": "Pending"}, true},
+		"passed over":                  {map[string]string{"build": "Succeeded", "deploy-qa": "Succeeded", "test-qa": "Skipped"}, true},
+		"the exit handler is no stage": {map[string]string{"onExit": "Pending"}, true},
+		"all at once":                  {map[string]string{"validate": "Pending", "build": "Pending", "deploy-dev": "Pending", "test-dev": "Pending"}, false},
+		"beside a running stage":       {map[string]string{"validate": "Succeeded", "build": "Running", "deploy-dev": "Pending"}, false},
+		"after a failed stage":         {map[string]string{"validate": "Succeeded", "build": "Failed", "deploy-dev": "Pending"}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			ran, err := ask(t, task.StageDeployEnv, c.phases)
+			require.Equal(t, c.want, ran)
+			if !c.want {
+				require.Equal(t, fault.OutOfOrder, fault.From(err).Reason)
+				return
+			}
+			require.NoError(t, err)
+		})
+	}
+	ran, err := ask(t, task.StageFinish, map[string]string{"build": "Failed", "deploy-dev": "Running"})
+	require.NoError(t, err)
+	require.True(t, ran, "finish comes after everything")
+}
