@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/aphex-pipeline/aphex/e2e/lab"
+	"github.com/aphex-pipeline/aphex/internal/pipeline"
 	"github.com/aphex-pipeline/aphex/internal/testkit/gitserver"
 )
 
@@ -107,9 +108,9 @@ func (b *ledger) began(what string) bool {
 
 // newSmall makes a pipeline with testdata/small: a build, one environment with
 // one stack, a test, each of which only tells the ledger.
-func newSmall(t *testing.T, l *lab.Lab, name string) (*lab.Pipeline, string, *ledger) {
+func newSmall(t *testing.T, l *lab.Lab, name string, changes ...func(*pipeline.Installation)) (*lab.Pipeline, string, *ledger) {
 	t.Helper()
-	p, err := l.NewPipeline(t.Context(), name)
+	p, err := l.NewPipeline(t.Context(), name, changes...)
 	require.NoError(t, err)
 	b := newLedger(t, l)
 	dir := t.TempDir()
@@ -145,10 +146,10 @@ func server(t *testing.T, l *lab.Lab) *lab.Server {
 	return s
 }
 
-// limited is the context of one scenario.
+// limited is the context of one scenario of at most two runs.
 func limited(t *testing.T) context.Context {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), runLimit)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*runLimit)
 	t.Cleanup(cancel)
 	return ctx
 }
