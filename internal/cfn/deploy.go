@@ -9,6 +9,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	cfntypes "github.com/aws/aws-sdk-go-v2/service/cloudformation/types"
 
+	"github.com/aphex-pipeline/aphex/internal/awserr"
 	"github.com/aphex-pipeline/aphex/internal/fault"
 )
 
@@ -185,7 +186,9 @@ func (o *operation) succeed(ctx context.Context, stack *cfntypes.Stack) (Result,
 	return o.result(stack), nil
 }
 
-// done rebuilds the result of a deployment that ended well before.
+// done rebuilds the result of a deployment that ended well before, and tells
+// its events again: the process that saw them may have died before it kept
+// them.
 func (o *operation) done(ctx context.Context) (Result, error) {
 	stack, err := o.d.describe(ctx, o.state.Stack, o.op)
 	if err != nil {
@@ -193,6 +196,11 @@ func (o *operation) done(ctx context.Context) (Result, error) {
 	}
 	if stack == nil {
 		return Result{}, o.disappeared()
+	}
+	if o.state.Executing {
+		if err := o.watcher(o.state.Stack, time.Time{}).poll(ctx); err != nil {
+			o.note("the events of its deployment could not be read again: %v", awserr.Brief(err))
+		}
 	}
 	return o.result(stack), nil
 }
