@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -88,6 +87,7 @@ func TestWatchdog_HandsALostResultIn(t *testing.T) {
 // TestWatchdog_StopThenRetryRunsTheStageAgain: what a stopped stage left behind
 // neither hides its node from the retry nor ends it.
 func TestWatchdog_StopThenRetryRunsTheStageAgain(t *testing.T) {
+	t.Parallel()
 	for _, how := range []string{"stop", "terminate"} {
 		t.Run(how, func(t *testing.T) {
 			t.Parallel()

@@ -60,9 +60,16 @@ func writeRun(w io.Writer, r record.Run, now time.Time) error {
 		status += " (" + r.Reason + ")"
 	}
 	head := [][]string{
-		{"Run", r.WorkflowName}, {"UID", r.WorkflowID}, {"Pipeline", r.Pipeline + " in namespace " + r.Namespace},
-		{"Commit", r.CommitSHA}, {"Branch", or(r.Branch)}, {"Repository", or(r.RepoURL)}, {"Status", status},
-		{"Triggered", r.TriggeredAt.UTC().Format(time.DateTime)}, {"Duration", took(r.TriggeredAt, r.CompletedAt, now)}, {""},
+		{"Run", r.WorkflowName},
+		{"UID", r.WorkflowID},
+		{"Pipeline", r.Pipeline + " in namespace " + r.Namespace},
+		{"Commit", r.CommitSHA},
+		{"Branch", or(r.Branch)},
+		{"Repository", or(r.RepoURL)},
+		{"Status", status},
+		{"Triggered", r.TriggeredAt.UTC().Format(time.DateTime)},
+		{"Duration", took(r.TriggeredAt, r.CompletedAt, now)},
+		{""},
 	}
 	if err := table(w, head...); err != nil {
 		return err

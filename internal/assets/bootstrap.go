@@ -79,9 +79,10 @@ func ForeignBucketsAllowed(ctx context.Context, output func(ctx context.Context,
 	if unreadable || !hasBucket || !hasVersion || strings.Trim(bucket, "-*") == "" {
 		return true, nil
 	}
-	version, err := strconv.Atoi(text)
-	guarded := err != nil || version >= guardedPublishing
-	return guarded, nil
+	if version, err := strconv.Atoi(text); err == nil {
+		return version >= guardedPublishing, nil
+	}
+	return true, nil
 }
 
 // bootstrapVersion returns the version as text and where it stands; empty if

@@ -144,9 +144,15 @@ func TestSender_RunAndStages(t *testing.T) {
 	require.Empty(t, e.problems)
 	require.Equal(t, 1, e.requests, "one batch")
 	require.Equal(t, []figure{
-		{"RunSucceeded", "Count", "Pipeline=shop ", 0}, {"RunFailed", "Count", "Pipeline=shop ", 1}, {"RunDuration", "Seconds", "Pipeline=shop ", 90},
-		{"StageSucceeded", "Count", "Pipeline=shop Stage=build ", 1}, {"StageFailed", "Count", "Pipeline=shop Stage=build ", 0}, {"StageDuration", "Seconds", "Pipeline=shop Stage=build ", 12.5},
-		{"StageSucceeded", "Count", "Pipeline=shop Stage=test Environment=dev ", 0}, {"StageFailed", "Count", "Pipeline=shop Stage=test Environment=dev ", 1}, {"StageDuration", "Seconds", "Pipeline=shop Stage=test Environment=dev ", 1},
+		{"RunSucceeded", "Count", "Pipeline=shop ", 0},
+		{"RunFailed", "Count", "Pipeline=shop ", 1},
+		{"RunDuration", "Seconds", "Pipeline=shop ", 90},
+		{"StageSucceeded", "Count", "Pipeline=shop Stage=build ", 1},
+		{"StageFailed", "Count", "Pipeline=shop Stage=build ", 0},
+		{"StageDuration", "Seconds", "Pipeline=shop Stage=build ", 12.5},
+		{"StageSucceeded", "Count", "Pipeline=shop Stage=test Environment=dev ", 0},
+		{"StageFailed", "Count", "Pipeline=shop Stage=test Environment=dev ", 1},
+		{"StageDuration", "Seconds", "Pipeline=shop Stage=test Environment=dev ", 1},
 	}, e.figures)
 }
 

@@ -98,13 +98,13 @@ func TestRecord_RoundTripsAndFollowsTheSchema(t *testing.T) {
 func TestSchema_HasExactlyTheFields(t *testing.T) {
 	t.Parallel()
 	type object struct {
-		Required   []string
-		Properties map[string]map[string]any
+		Required   []string                  `json:"required"`
+		Properties map[string]map[string]any `json:"properties"`
 	}
 	var doc struct {
 		object
 
-		Definitions map[string]object
+		Definitions map[string]object `json:"definitions"`
 	}
 	require.NoError(t, json.Unmarshal(Schema(), &doc))
 	for _, c := range []struct {
@@ -113,8 +113,8 @@ func TestSchema_HasExactlyTheFields(t *testing.T) {
 		schema object
 	}{{"run", reflect.TypeFor[Run](), doc.object}, {"stage", reflect.TypeFor[Stage](), doc.Definitions["stage"]}} {
 		var all, required []string
-		for i := range c.fields.NumField() {
-			name, options, _ := strings.Cut(c.fields.Field(i).Tag.Get("json"), ",")
+		for field := range c.fields.Fields() {
+			name, options, _ := strings.Cut(field.Tag.Get("json"), ",")
 			all = append(all, name)
 			if options == "" {
 				required = append(required, name)

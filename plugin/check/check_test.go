@@ -94,19 +94,28 @@ func TestRun_WhatIsWrongIsSaid(t *testing.T) {
 			nil,
 		},
 		"no token": {
-			func(t *testing.T, p *pod) { require.NoError(t, os.Remove(p.cfg.TokenFile)) },
+			func(t *testing.T, p *pod) {
+				t.Helper()
+				require.NoError(t, os.Remove(p.cfg.TokenFile))
+			},
 			"token",
 			[]string{"no such file", "8737"},
 			nil,
 		},
 		"empty token": {
-			func(t *testing.T, p *pod) { require.NoError(t, os.WriteFile(p.cfg.TokenFile, []byte("\n"), 0o600)) },
+			func(t *testing.T, p *pod) {
+				t.Helper()
+				require.NoError(t, os.WriteFile(p.cfg.TokenFile, []byte("\n"), 0o600))
+			},
 			"token",
 			[]string{"is empty"},
 			nil,
 		},
 		"private folder is gone": {
-			func(t *testing.T, p *pod) { require.NoError(t, os.Remove(p.cfg.PrivateDir)) },
+			func(t *testing.T, p *pod) {
+				t.Helper()
+				require.NoError(t, os.Remove(p.cfg.PrivateDir))
+			},
 			"workspace",
 			[]string{"no such file", "fsGroup"},
 			nil,
@@ -183,6 +192,7 @@ func TestRun_WhatIsWrongIsSaid(t *testing.T) {
 		},
 		"the bucket cannot be written": {
 			func(t *testing.T, p *pod) {
+				t.Helper()
 				require.NoError(t, os.WriteFile(filepath.Join(p.dir, "bucket"), nil, 0o600))
 			},
 			"bucket",

@@ -82,11 +82,10 @@ func (e *Engine) finalReply(call *argo.Call, o outcome, logURL, warning string) 
 	}
 	parameters := parameters(call, values)
 	if err := withinBudget(call, parameters); err != nil {
-		if o.reason == string(fault.OutputTooLarge) { // the names alone are too much
-			parameters = nil
-		} else {
+		if o.reason != string(fault.OutputTooLarge) {
 			return e.finalReply(call, e.failure(err), logURL, warning)
 		}
+		parameters = nil // the names alone are too much
 	}
 	phase, exit := o.phase()
 	message := o.result.Message
