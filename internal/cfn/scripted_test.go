@@ -265,34 +265,6 @@ func TestDeploy_FinalStatuses(t *testing.T) {
 	}
 }
 
-// TestDeploy_EndedBeforeTellsItsEventsAgain: the process that saw them may have
-// died before it kept them.
-func TestDeploy_EndedBeforeTellsItsEventsAgain(t *testing.T) {
-	t.Parallel()
-	s := newScript(t)
-	s.execute = func(s *script, token string) {
-		s.events = append(s.events, event{stackARN, token, "CREATE_COMPLETE", "AWS::SSM::Parameter", "Param", "p", ""})
-		complete("CREATE_COMPLETE")(s, token)
-	}
-	journal := &memory{}
-	seen := func(list *[]cfn.Event) func(*cfn.Config) {
-		return func(c *cfn.Config) {
-			c.Journal = journal
-			c.OnEvent = func(e cfn.Event) { *list = append(*list, e) }
-		}
-	}
-	var first, again []cfn.Event
-	_, err := s.deploy(t, nil, seen(&first))
-	require.NoError(t, err)
-	writes := s.writes()
-	result, err := s.deploy(t, nil, seen(&again))
-	require.NoError(t, err)
-	require.Equal(t, cfn.Created, result.Outcome)
-	require.Len(t, first, 2)
-	require.Equal(t, first, again)
-	require.Equal(t, writes, s.writes(), "nothing is done twice")
-}
-
 func TestDeploy_DisappearedStackFails(t *testing.T) {
 	t.Parallel()
 	s := newScript(t)
