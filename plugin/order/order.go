@@ -52,11 +52,17 @@ func guard(client workflows, runner task.Runner) task.RunnerFunc {
 	}
 }
 
+// attempt reports whether a node's name is that of one of several attempts,
+// such as "build(0)". The node named "build" has the stage's phase then.
+func attempt(name string) bool {
+	return strings.HasSuffix(name, ")") && strings.Contains(name, "(")
+}
+
 // blocking returns a stage that must have ended well before node, and has not.
 func blocking(w *kube.Workflow, node string) (name, phase string) {
 	for _, n := range w.Nodes() {
 		stage, ours := strings.CutPrefix(n.Name, w.Name+".")
-		if !ours || n.Name == node || stage == "onExit" || strings.HasPrefix(stage, "onExit.") {
+		if !ours || n.Name == node || stage == "onExit" || strings.HasPrefix(stage, "onExit.") || attempt(stage) {
 			continue
 		}
 		switch n.Phase {
