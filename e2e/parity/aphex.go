@@ -106,9 +106,13 @@ func (e *engine) deploy(ctx context.Context, app string, variant Variant, endpoi
 	if err != nil {
 		return err
 	}
+	kept, err := os.MkdirTemp(e.private, "assemblies-")
+	if err != nil {
+		return err
+	}
 	var log bytes.Buffer
 	stage := deploy.New(deploy.Config{
-		Workspace: folder(config), Synth: copies(dir), Store: store.NewDir(results), TemplateEndpoint: e.emulator.DirectEndpoint(),
+		Workspace: folder(config), Synth: copies(dir), Store: store.NewDir(results), Private: kept, TemplateEndpoint: e.emulator.DirectEndpoint(),
 		Base: func(context.Context) (awssdk.Config, error) {
 			return awssdk.Config{Region: region, Credentials: credentials.NewStaticCredentialsProvider(account, "test", ""), BaseEndpoint: &endpoint}, nil
 		},
