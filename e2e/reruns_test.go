@@ -126,6 +126,9 @@ func (s *scene) patiently(passes string, do func() error) {
 
 func (s *scene) act(run *lab.Run, action string, options map[string]any) *lab.Run {
 	s.Helper()
+	if action == "retry" {
+		require.NoError(s, run.Settled(s.ctx))
+	}
 	var again *lab.Run
 	s.patiently("the object has been modified", func() (err error) { // by the controller, at the same moment
 		again, err = s.argo.Act(s.ctx, run, action, options)

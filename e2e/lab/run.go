@@ -32,6 +32,8 @@ type Run struct {
 
 // Status is a Workflow's state, as far as tests look at it.
 type Status struct {
+	// Version changes whenever anybody writes the Workflow.
+	Version string `json:"-"`
 	UID     string `json:"uid"`
 	Phase   string `json:"phase"`
 	Message string `json:"message"`
@@ -103,7 +105,7 @@ func statusOf(obj *unstructured.Unstructured) (Status, error) {
 	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(obj.Object, &wire); err != nil {
 		return Status{}, fmt.Errorf("read run %s: %w", obj.GetName(), err)
 	}
-	s := Status{UID: string(obj.GetUID()), Phase: wire.Status.Phase, Message: wire.Status.Message}
+	s := Status{Version: obj.GetResourceVersion(), UID: string(obj.GetUID()), Phase: wire.Status.Phase, Message: wire.Status.Message}
 	for _, n := range wire.Status.Nodes {
 		// The node of a pod has a message of Argo's only if it failed.
 		if n.Message == "" {
@@ -156,8 +158,29 @@ func (r *Run) until(ctx context.Context, what string, every time.Duration, holds
 	}
 }
 
-// Retry is `argo retry`.
+// quiet is how long nobody has written a Workflow that is settled.
+const quiet = 3 * time.Second
+
+// Settled waits until nobody writes the Workflow any more, as a person does who
+// looks at its end. The controller of v3.7.18 puts what it wrote last into its
+// cache after the write: a retry in that moment is overwritten there, and not
+// acted upon until somebody writes the Workflow again.
+func (r *Run) Settled(ctx context.Context) error {
+	version, since := "", time.Now()
+	_, err := r.Until(ctx, "the Workflow is settled", func(status Status) bool {
+		if status.Version != version {
+			version, since = status.Version, time.Now()
+		}
+		return time.Since(since) >= quiet
+	})
+	return err
+}
+
+// Retry is `argo retry` of a run that has ended.
 func (r *Run) Retry(ctx context.Context) error {
+	if err := r.Settled(ctx); err != nil {
+		return err
+	}
 	_, err := r.lab.Argo(ctx, "retry", r.Name, "-n", r.Namespace)
 	return err
 }
