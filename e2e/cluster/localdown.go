@@ -67,11 +67,17 @@ func (l *local) stopProcesses(ctx context.Context) error {
 	})
 }
 
-// processes returns every living process of the cluster.
+// processes returns every living process of the cluster. Those of the network
+// namespace count only while it has its name: afterwards the kernel gives its
+// number to the next one, which may be another cluster's.
 func (l *local) processes() ([]process, error) {
 	found, err := l.cgroupProcesses()
 	if err != nil || l.state.Local.NetnsInode == 0 {
 		return found, err
+	}
+	var named unix.Stat_t
+	if unix.Stat(filepath.Join(netnsDir, l.state.Local.Netns), &named) != nil || named.Ino != l.state.Local.NetnsInode {
+		return found, nil
 	}
 	inside, err := processesWhere(func(pid int) bool {
 		link, err := os.Readlink("/proc/" + strconv.Itoa(pid) + "/ns/net")

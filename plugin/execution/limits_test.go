@@ -5,9 +5,11 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/aphex-pipeline/aphex/internal/fault"
 	"github.com/aphex-pipeline/aphex/plugin/argo"
 	"github.com/aphex-pipeline/aphex/plugin/execution"
 	"github.com/aphex-pipeline/aphex/plugin/journal"
@@ -45,4 +47,22 @@ func TestEngine_RepliesStayWithinTheirBudget(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestEngine_WorkerThatEndsWithItsPodFailsNothing: a pod that is deleted ends
+// its worker a moment before the plugin hears of it. The stage is left to the
+// next pod.
+func TestEngine_WorkerThatEndsWithItsPodFailsNothing(t *testing.T) {
+	t.Parallel()
+	gone := make(chan struct{})
+	e, _ := boot(t, execution.Config{Journal: journal.NewFiles(t.TempDir(), "pod"), FirstPoll: 500 * time.Millisecond, Registry: task.Registry{
+		task.StageBuild: task.RunnerFunc(func(context.Context, task.Request, task.Env) (task.Result, error) {
+			close(gone)
+			return task.Result{}, fault.Newf(fault.Transient, fault.WorkerLost, "run command 1", "Retry the run", "the worker is shutting down")
+		}),
+	}})
+	require.NotContains(t, string(e.Execute(t.Context(), call(task.StageBuild))), "WorkerLost")
+	<-gone
+	e.Drain(t.Context())
+	require.NotContains(t, string(e.Execute(t.Context(), call(task.StageBuild))), "WorkerLost")
 }

@@ -15,6 +15,10 @@ import (
 	"github.com/aphex-pipeline/aphex/tasks/task"
 )
 
+// workerEnd is how long the loss of the worker is not believed to be a failure
+// of the stage: it may be the end of the pod.
+const workerEnd = 3 * time.Second
+
 // recordTimeout bounds one call of the Recorder.
 const recordTimeout = 15 * time.Second
 
@@ -320,6 +324,14 @@ func (e *Engine) runTask(ctx context.Context, r *run, x *execution, log *stageLo
 // settle applies what ended the context to what the stage made of it: success
 // stays success, a failure is reported as its cause.
 func (e *Engine) settle(ctx context.Context, o outcome) outcome {
+	if o.err != nil && ctx.Err() == nil && fault.From(o.err).Reason == fault.WorkerLost {
+		// A pod that is deleted ends its worker at the same time as this
+		// process, which may hear of it a moment later.
+		select {
+		case <-ctx.Done():
+		case <-time.After(workerEnd):
+		}
+	}
 	if o.err == nil || ctx.Err() == nil {
 		if errors.Is(o.err, journal.ErrFenced) {
 			o.detached = true
