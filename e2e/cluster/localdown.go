@@ -77,7 +77,7 @@ func (l *local) processes() ([]process, error) {
 	}
 	var named unix.Stat_t
 	if unix.Stat(filepath.Join(netnsDir, l.state.Local.Netns), &named) != nil || named.Ino != l.state.Local.NetnsInode {
-		return found, nil
+		return found, err
 	}
 	inside, err := processesWhere(func(pid int) bool {
 		link, err := os.Readlink("/proc/" + strconv.Itoa(pid) + "/ns/net")
