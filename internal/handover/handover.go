@@ -6,7 +6,6 @@ import (
 	"fmt"
 
 	"github.com/aphex-pipeline/aphex/internal/awserr"
-	"github.com/aphex-pipeline/aphex/internal/fault"
 	"github.com/aphex-pipeline/aphex/internal/kube"
 	"github.com/aphex-pipeline/aphex/internal/pipeline"
 )
@@ -98,9 +97,9 @@ func rejected(ctx context.Context, op string, err error) error {
 	if ctx.Err() != nil {
 		return awserr.Ended(ctx, op)
 	}
-	if errors.Is(err, kube.ErrForbidden) {
-		return fault.Wrap(fault.User, fault.KubernetesRejected, op,
-			"Apply the manifests of this version: the plugin's service account needs get, patch and create on workflows", err)
+	if !errors.Is(err, kube.ErrForbidden) {
+		err = fmt.Errorf("the API server refused: %w", err)
 	}
-	return fault.Wrap(fault.Transient, fault.KubernetesRejected, op, "Retry the run when the API server is back", fmt.Errorf("the API server refused: %w", err))
+	return kube.Fault(op, err, "Apply the manifests of this version: the plugin's service account needs get, patch and create on workflows",
+		"Retry the run when the API server is back")
 }

@@ -5,6 +5,8 @@ import (
 	"fmt"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
+	"github.com/aphex-pipeline/aphex/internal/fault"
 )
 
 // What callers branch on. The API server's own text stays in the chain.
@@ -45,4 +47,14 @@ func classOf(err error) error {
 		return ErrForbidden
 	}
 	return nil
+}
+
+// Fault makes a fault of what the API server answered to op: the user's with
+// remedy grant if a right is missing, else a transient one with remedy retry.
+func Fault(op string, err error, grant, retry string) error {
+	class, remedy := fault.Transient, retry
+	if errors.Is(err, ErrForbidden) {
+		class, remedy = fault.User, grant
+	}
+	return fault.Wrap(class, fault.KubernetesRejected, op, remedy, err)
 }

@@ -5,6 +5,12 @@ const (
 	// LabelPipeline is the pipeline's name, on its WorkflowTemplate, runs and
 	// agent pods.
 	LabelPipeline = "aphex.dev/pipeline"
+	// LabelComponent says what an object of aphex is for.
+	LabelComponent = "aphex.dev/component"
+	// ComponentJournal is the LabelComponent of the journal of a run.
+	ComponentJournal = "journal"
+	// AnnotationWorkflow is, on a journal, the name of its run.
+	AnnotationWorkflow = "aphex.dev/workflow"
 	// LabelCommit is a run's commit, empty if it is not a full SHA.
 	LabelCommit = "aphex.dev/commit"
 	// LabelBranch is a run's branch with what a label cannot hold replaced.

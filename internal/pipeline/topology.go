@@ -13,7 +13,7 @@ import (
 const (
 	stageValidate       = "validate"
 	stageBuild          = "build"
-	stageDeployPipeline = "deploy-pipeline"
+	StageDeployPipeline = "deploy-pipeline" // may fail without its run
 	stageDeployEnv      = "deploy-env"
 	stageTest           = "test"
 	stageFinish         = "finish"
@@ -44,7 +44,7 @@ func (n Node) Name() string {
 // build, deploy-pipeline, each environment's deploy-env with its test if it
 // has test commands, and finish, which runs at the end whatever happened.
 func Topology(c *Config) []Node {
-	nodes := []Node{{Stage: stageValidate}, {Stage: stageBuild}, {Stage: stageDeployPipeline}}
+	nodes := []Node{{Stage: stageValidate}, {Stage: stageBuild}, {Stage: StageDeployPipeline}}
 	for _, env := range c.Environments {
 		nodes = append(nodes, Node{Stage: stageDeployEnv, Environment: env.Name})
 		if env.Tests != nil && len(env.Tests.Commands) > 0 {

@@ -21,10 +21,7 @@ const DefaultSettle = 30 * time.Second
 const maxErrors = 5
 
 // journalSelector fits the journals of runs, see plugin/journal.
-const journalSelector = "aphex.dev/component=journal"
-
-// annotationWorkflow is, on a journal, the name of its run.
-const annotationWorkflow = "aphex.dev/workflow"
+const journalSelector = pipeline.LabelComponent + "=" + pipeline.ComponentJournal
 
 // cluster is what reconciling needs of internal/kube.
 type cluster interface {
@@ -174,7 +171,7 @@ func (r *Reconciler) journals(ctx context.Context) error {
 		return err
 	}
 	for _, journal := range journals {
-		name := journal.Annotations[annotationWorkflow]
+		name := journal.Annotations[pipeline.AnnotationWorkflow]
 		if journal.Owner != nil || name == "" {
 			continue
 		}
@@ -199,9 +196,5 @@ func rejected(err error) error {
 	if _, ok := errors.AsType[*fault.Fault](err); ok {
 		return err
 	}
-	class, remedy := fault.Transient, "The next pass tries again"
-	if errors.Is(err, kube.ErrForbidden) {
-		class, remedy = fault.User, "Apply manifests/reconcile of this version: its role has what is needed"
-	}
-	return fault.Wrap(class, fault.KubernetesRejected, "reconcile", remedy, err)
+	return kube.Fault("reconcile", err, "Apply manifests/reconcile of this version: its role has what is needed", "The next pass tries again")
 }

@@ -23,10 +23,6 @@ const (
 	shutdownTerminate = "Terminate"
 )
 
-// stageDeployPipeline may fail without its run; it equals the constant of
-// tasks/task, which this package must not import.
-const stageDeployPipeline = "deploy-pipeline"
-
 // reasonCode is the reason at the end of a node's message.
 var reasonCode = regexp.MustCompile(`\[([A-Z][A-Za-z]+)\]$`)
 
@@ -157,7 +153,7 @@ func (v *verdict) reasonOf(w *kube.Workflow, cause fault.Reason) string {
 		if s.Reason == "" {
 			continue
 		}
-		own := s.Status == record.Failed && s.Stage != stageDeployPipeline && s.Reason != string(fault.Cancellation) && !lost(nodeOf(w, &s))
+		own := s.Status == record.Failed && s.Stage != pipeline.StageDeployPipeline && s.Reason != string(fault.Cancellation) && !lost(nodeOf(w, &s))
 		if own && v.status == record.Failed {
 			return s.Reason
 		}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/aphex-pipeline/aphex/internal/fault"
 	"github.com/aphex-pipeline/aphex/internal/kube"
+	"github.com/aphex-pipeline/aphex/internal/pipeline"
 )
 
 // writeAttempts bounds the conditional writes of one update. A conflict means
@@ -146,7 +147,7 @@ func (g *Guard) tryEnter(ctx context.Context, environment string, expected, next
 	if errors.Is(err, kube.ErrNotFound) {
 		_, err = g.kube.CreateConfigMap(ctx, &kube.ConfigMap{
 			Namespace: g.namespace, Name: g.name(),
-			Labels: map[string]string{"aphex.dev/pipeline": g.pipeline, "app.kubernetes.io/managed-by": "aphex"},
+			Labels: map[string]string{pipeline.LabelPipeline: g.pipeline, "app.kubernetes.io/managed-by": "aphex"},
 			Data:   map[string]string{environment: string(value)},
 		})
 		return g.fault(err)
@@ -193,9 +194,7 @@ func (g *Guard) fault(err error) error {
 	if err == nil || errors.Is(err, kube.ErrConflict) || errors.Is(err, kube.ErrExists) {
 		return err
 	}
-	remedy, class := "Retry the run when the API server is back", fault.Transient
-	if errors.Is(err, kube.ErrForbidden) {
-		remedy, class = "Apply the manifests of this version: the plugin's service account needs get, create and update on configmaps", fault.User
-	}
-	return fault.Wrap(class, fault.KubernetesRejected, fmt.Sprintf("keep revisions in ConfigMap %s/%s", g.namespace, g.name()), remedy, err)
+	return kube.Fault(fmt.Sprintf("keep revisions in ConfigMap %s/%s", g.namespace, g.name()), err,
+		"Apply the manifests of this version: the plugin's service account needs get, create and update on configmaps",
+		"Retry the run when the API server is back")
 }

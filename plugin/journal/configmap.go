@@ -7,6 +7,7 @@ import (
 
 	"github.com/aphex-pipeline/aphex/internal/fault"
 	"github.com/aphex-pipeline/aphex/internal/kube"
+	"github.com/aphex-pipeline/aphex/internal/pipeline"
 	"github.com/aphex-pipeline/aphex/tasks/task"
 )
 
@@ -85,14 +86,14 @@ func (b *configMapBackend) save(ctx context.Context, d *document, version string
 		Namespace: b.run.Namespace, Name: Name(b.run.UID), ResourceVersion: version,
 		Labels: map[string]string{
 			"app.kubernetes.io/managed-by": "aphex",
-			"aphex.dev/component":          "journal",
+			pipeline.LabelComponent:        pipeline.ComponentJournal,
 		},
-		Annotations: map[string]string{"aphex.dev/workflow": b.run.Name},
+		Annotations: map[string]string{pipeline.AnnotationWorkflow: b.run.Name},
 		Data:        data,
 		Owner:       kube.WorkflowOwner(b.run.Name, b.run.UID),
 	}
 	if b.kube.pipeline != "" {
-		cm.Labels["aphex.dev/pipeline"] = b.kube.pipeline
+		cm.Labels[pipeline.LabelPipeline] = b.kube.pipeline
 	}
 	write := b.kube.client.UpdateConfigMap
 	if version == "" {
@@ -118,9 +119,6 @@ func (b *configMapBackend) hopeless(err error) bool {
 }
 
 func rejected(err error) error {
-	class, remedy := fault.Transient, "Check that the Kubernetes API server answers, then retry the run"
-	if errors.Is(err, kube.ErrForbidden) {
-		class, remedy = fault.User, "Grant the service account aphex-executor-plugin get, create and update on config maps"
-	}
-	return fault.Wrap(class, fault.KubernetesRejected, "keep the run's journal", remedy, err)
+	return kube.Fault("keep the run's journal", err, "Grant the service account aphex-executor-plugin get, create and update on config maps",
+		"Check that the Kubernetes API server answers, then retry the run")
 }
