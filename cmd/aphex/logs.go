@@ -12,10 +12,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/aphex-pipeline/aphex/internal/awsauth"
 	"github.com/aphex-pipeline/aphex/internal/fault"
 	"github.com/aphex-pipeline/aphex/internal/kube"
-	"github.com/aphex-pipeline/aphex/internal/pipeline"
 	"github.com/aphex-pipeline/aphex/internal/stagelog"
 	"github.com/aphex-pipeline/aphex/internal/store"
 )
@@ -26,8 +24,9 @@ const logsPoll = time.Second
 
 // logsFlags are the flags of `aphex logs`.
 type logsFlags struct {
-	namespace, kubeconfig, pipeline, dir string
-	follow                               bool
+	lookupFlags
+
+	follow bool
 }
 
 func newLogs() *cobra.Command {
@@ -43,12 +42,7 @@ runs, after its pod is gone, and after the run has been removed.
 RUN is the name of the Workflow. Of one that has been removed it is the UID, with
 --pipeline. The pipeline's installation in the cluster says which bucket; AWS
 credentials are those of your environment.`,
-		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) < 1 || len(args) > 2 {
-				return usageError{fmt.Errorf("expected a run and at most one stage, got %d arguments", len(args))}
-			}
-			return nil
-		},
+		Args: runAndAtMostOne("stage"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			source, err := f.source(cmd.Context(), args[0])
 			if err != nil {
@@ -57,12 +51,8 @@ credentials are those of your environment.`,
 			return source.print(cmd.Context(), strings.Join(args[1:], ""), f.follow, cmd.OutOrStdout())
 		},
 	}
-	flags := cmd.Flags()
-	flags.BoolVarP(&f.follow, "follow", "f", false, "go on until the stage, or the run, has ended")
-	flags.StringVarP(&f.namespace, "namespace", "n", "", "namespace of the run (default: that of the kubeconfig's context)")
-	flags.StringVar(&f.kubeconfig, "kubeconfig", "", "path of the kubeconfig (default: KUBECONFIG, then ~/.kube/config)")
-	flags.StringVar(&f.pipeline, "pipeline", "", "pipeline of a run that has been removed from the cluster")
-	flags.StringVar(&f.dir, "dir", "", "folder of `aphex task` instead of a cluster and a bucket")
+	f.register(cmd.Flags(), "run", "pipeline of a run that has been removed from the cluster")
+	cmd.Flags().BoolVarP(&f.follow, "follow", "f", false, "go on until the stage, or the run, has ended")
 	return cmd
 }
 
@@ -80,20 +70,11 @@ func (f *logsFlags) source(ctx context.Context, name string) (*runLogs, error) {
 		over := func(context.Context) (bool, error) { return true, nil }
 		return &runLogs{store: store.NewDir(filepath.Join(f.dir, name, "bucket")), name: name, uid: name, over: over}, nil
 	}
-	client, err := kube.FromKubeconfig(f.kubeconfig)
-	if err != nil {
-		return nil, fault.Wrap(fault.User, fault.KubernetesRejected, "find the cluster", "Set KUBECONFIG or --kubeconfig", err)
-	}
-	if f.namespace == "" {
-		if f.namespace, err = kube.ContextNamespace(f.kubeconfig); err != nil {
-			return nil, err
-		}
-	}
-	uid, pipelineName, err := f.find(ctx, client, name)
+	client, err := f.cluster()
 	if err != nil {
 		return nil, err
 	}
-	bucket, err := f.bucket(ctx, client, pipelineName)
+	bucket, uid, err := f.bucketOf(ctx, client, name)
 	if err != nil {
 		return nil, err
 	}
@@ -104,55 +85,6 @@ func (f *logsFlags) source(ctx context.Context, name string) (*runLogs, error) {
 		}
 		return err == nil && w.Finished(), err
 	}}, nil
-}
-
-// find returns the UID and the pipeline of a run.
-func (f *logsFlags) find(ctx context.Context, client *kube.Client, name string) (uid, pipelineName string, err error) {
-	op := fmt.Sprintf("find run %s in namespace %s", name, f.namespace)
-	w, err := client.Workflow(ctx, f.namespace, name)
-	switch {
-	case errors.Is(err, kube.ErrNotFound) && f.pipeline != "":
-		return name, f.pipeline, nil
-	case errors.Is(err, kube.ErrNotFound):
-		return "", "", fault.Newf(fault.User, fault.RunUnknown, op,
-			"See `kubectl get workflows -n "+f.namespace+"`; for a run that has been removed give its UID and --pipeline", "there is no such Workflow")
-	case err != nil:
-		return "", "", rejected(op, "Check that the cluster answers, and that you may get workflows there", err)
-	}
-	if pipelineName = w.Labels[pipeline.LabelPipeline]; pipelineName == "" {
-		return "", "", fault.Newf(fault.User, fault.RunUnknown, op, "Name a run of a pipeline", "this Workflow is not one of aphex: it has no label %s", pipeline.LabelPipeline)
-	}
-	return w.UID, pipelineName, nil
-}
-
-// rejected makes a fault of an API server's refusal.
-func rejected(op, remedy string, err error) error {
-	class := fault.Transient
-	if errors.Is(err, kube.ErrForbidden) {
-		class = fault.User
-	}
-	return fault.Wrap(class, fault.KubernetesRejected, op, remedy, err)
-}
-
-// bucket opens the bucket that the pipeline's installation names.
-func (f *logsFlags) bucket(ctx context.Context, client *kube.Client, name string) (*store.S3, error) {
-	op := "read the installation of pipeline " + name + " in namespace " + f.namespace
-	object, err := client.ConfigMap(ctx, f.namespace, pipeline.InstallationName(name))
-	switch {
-	case errors.Is(err, kube.ErrNotFound):
-		return nil, fault.Wrap(fault.User, fault.InstallationMissing, op, "Check the pipeline's name and the namespace", err)
-	case err != nil:
-		return nil, rejected(op, "Check that the cluster answers, and that you may get ConfigMaps there", err)
-	}
-	inst, err := pipeline.LoadInstallation(pipeline.InstallationKey, []byte(object.Data[pipeline.InstallationKey]))
-	if err != nil {
-		return nil, err
-	}
-	conf, err := awsauth.Base(ctx, awsauth.Options{Region: inst.Region, EndpointURL: inst.EndpointURL})
-	if err != nil {
-		return nil, err
-	}
-	return store.NewS3(conf, inst.Bucket, inst.BucketPrefix), nil
 }
 
 // print prints the logs of stage, or of all stages if it is empty.

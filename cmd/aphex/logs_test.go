@@ -96,7 +96,7 @@ func TestLogs_RunIsFoundInTheCluster(t *testing.T) {
 	s.Put("workflows", kubetest.Object{
 		"apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow", "metadata": map[string]any{"name": "other", "namespace": "shop", "uid": "uid-2"},
 	})
-	f := logsFlags{namespace: "shop"}
+	f := lookupFlags{namespace: "shop"}
 	uid, name, err := f.find(t.Context(), client, "shop-1")
 	require.NoError(t, err)
 	require.Equal(t, []string{"uid-1", "shop"}, []string{uid, name})

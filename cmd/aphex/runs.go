@@ -12,7 +12,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/aphex-pipeline/aphex/internal/fault"
-	"github.com/aphex-pipeline/aphex/internal/kube"
 	"github.com/aphex-pipeline/aphex/internal/record"
 	"github.com/aphex-pipeline/aphex/internal/store"
 )
@@ -20,22 +19,21 @@ import (
 // defaultRuns is how many runs are listed: a screen of them.
 const defaultRuns = 20
 
-// recordFlags are the flags of the commands that show records. Which bucket
-// they read is found as `aphex logs` does.
+// recordFlags are the flags of the commands that show records.
 type recordFlags struct {
-	logsFlags
+	lookupFlags
 
 	output string
 	limit  int
 }
 
-func (f *recordFlags) register(cmd *cobra.Command) {
-	flags := cmd.Flags()
-	flags.StringVarP(&f.namespace, "namespace", "n", "", "namespace of the pipeline (default: that of the kubeconfig's context)")
-	flags.StringVar(&f.kubeconfig, "kubeconfig", "", "path of the kubeconfig (default: KUBECONFIG, then ~/.kube/config)")
-	flags.StringVar(&f.dir, "dir", "", "folder of `aphex task` instead of a cluster and a bucket")
-	flags.StringVarP(&f.output, "output", "o", "table", "table or json")
+func (f *recordFlags) register(cmd *cobra.Command, pipelineUsage string) {
+	f.lookupFlags.register(cmd.Flags(), "pipeline", pipelineUsage)
+	cmd.Flags().StringVarP(&f.output, "output", "o", "table", "table or json")
 }
+
+// ofRun is what --pipeline is for where a run is named.
+const ofRun = "pipeline of a run that is given by its UID"
 
 func (f *recordFlags) check() error {
 	if f.output != "table" && f.output != "json" {
@@ -77,8 +75,7 @@ stay in the list after their Workflow has been removed from the cluster.
 			return writeRuns(cmd.OutOrStdout(), runs, time.Now())
 		},
 	}
-	f.register(cmd)
-	cmd.Flags().StringVar(&f.pipeline, "pipeline", "", "name of the pipeline")
+	f.register(cmd, "name of the pipeline")
 	cmd.Flags().IntVar(&f.limit, "limit", defaultRuns, "how many runs to list")
 	return cmd
 }
@@ -123,8 +120,7 @@ RUN is the name of the Workflow, or its UID with --pipeline.
 			return writeRun(cmd.OutOrStdout(), run, time.Now())
 		},
 	}
-	f.register(show)
-	show.Flags().StringVar(&f.pipeline, "pipeline", "", "pipeline of a run that is given by its UID")
+	f.register(show, ofRun)
 	cmd.AddCommand(show, newRunSchema())
 	return cmd
 }
@@ -151,12 +147,7 @@ stacks included, in the order they happened. A stack that was as wanted has none
 RUN is the name of the Workflow, or its UID with --pipeline.
 
 ` + recordsHelp,
-		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) < 1 || len(args) > 2 {
-				return usageError{fmt.Errorf("expected a run and at most one stack, got %d arguments", len(args))}
-			}
-			return nil
-		},
+		Args: runAndAtMostOne("stack"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := f.check(); err != nil {
 				return err
@@ -179,8 +170,7 @@ RUN is the name of the Workflow, or its UID with --pipeline.
 			return writeEvents(cmd.OutOrStdout(), events)
 		},
 	}
-	f.register(cmd)
-	cmd.Flags().StringVar(&f.pipeline, "pipeline", "", "pipeline of a run that is given by its UID")
+	f.register(cmd, ofRun)
 	return cmd
 }
 
@@ -222,27 +212,11 @@ func (f *recordFlags) records(ctx context.Context, name string) (*record.Recorde
 	if err != nil {
 		return nil, "", err
 	}
-	uid, pipelineName, err := f.find(ctx, client, name)
-	if err != nil {
-		return nil, "", err
-	}
-	bucket, err := f.bucket(ctx, client, pipelineName)
+	bucket, uid, err := f.bucketOf(ctx, client, name)
 	if err != nil {
 		return nil, "", err
 	}
 	return record.New(bucket), uid, nil
-}
-
-// cluster is where the installation is, in the namespace that is set then.
-func (f *recordFlags) cluster() (*kube.Client, error) {
-	client, err := kube.FromKubeconfig(f.kubeconfig)
-	if err != nil {
-		return nil, fault.Wrap(fault.User, fault.KubernetesRejected, "find the cluster", "Set KUBECONFIG or --kubeconfig", err)
-	}
-	if f.namespace == "" {
-		f.namespace, err = kube.ContextNamespace(f.kubeconfig)
-	}
-	return client, err
 }
 
 func (f *recordFlags) runs(ctx context.Context) ([]record.Run, error) {

@@ -61,7 +61,7 @@ TIME  STATUS  TYPE  LOGICAL ID  REASON
 func TestRecordFlags_FindTheBucket(t *testing.T) {
 	t.Parallel()
 	server := kubetest.New(t)
-	f := recordFlags{logsFlags: logsFlags{namespace: "team"}}
+	f := lookupFlags{namespace: "team"}
 	_, _, err := f.find(t.Context(), server.Client(t), "shop-1")
 	require.ErrorContains(t, err, "there is no such Workflow")
 	f.pipeline = "shop"
