@@ -70,6 +70,47 @@ func Start(ctx context.Context, cfg Config) (*Lab, error) {
 	return l, nil
 }
 
+// stopTimeout bounds taking a lab down.
+const stopTimeout = 2 * time.Minute
+
+// Use brings a lab with the plugin up, calls do and takes the lab down again,
+// also when ctx has ended meanwhile.
+func Use(ctx context.Context, cfg Config, do func(*Lab) error) (err error) {
+	l, err := Start(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
+		defer cancel()
+		err = errors.Join(err, l.Stop(ctx))
+	}()
+	if err := l.InstallPlugin(ctx); err != nil {
+		return err
+	}
+	return do(l)
+}
+
+// UseTemporary is Use for a command that is run at the root of the checkout: in
+// a temporary directory, dir, named after it. After a failure the directory
+// stays, with the logs.
+func UseTemporary(ctx context.Context, name string, out io.Writer, do func(l *Lab, root, dir string) error) error {
+	root, err := os.Getwd()
+	if err != nil {
+		return err
+	}
+	dir, err := os.MkdirTemp("", "aphex-"+name+"-")
+	if err != nil {
+		return err
+	}
+	err = Use(ctx, Config{Root: root, Dir: filepath.Join(dir, "lab"), Log: out}, func(l *Lab) error { return do(l, root, dir) })
+	if err != nil {
+		_, _ = fmt.Fprintln(out, "logs are in", dir)
+		return err
+	}
+	return os.RemoveAll(dir)
+}
+
 func (l *Lab) start(ctx context.Context) error {
 	if err := os.MkdirAll(l.cfg.Dir, 0o755); err != nil {
 		return fmt.Errorf("make the lab's directory: %w", err)

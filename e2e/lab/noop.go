@@ -1,10 +1,12 @@
 package lab
 
 import (
+	"context"
 	"fmt"
 	"strings"
 
 	"github.com/aphex-pipeline/aphex/internal/pipeline"
+	"github.com/aphex-pipeline/aphex/internal/testkit/gitserver"
 )
 
 // Steps writes a Workflow of that many templates, one after the other. name is
@@ -22,6 +24,23 @@ func Steps(name, spec string, stages int, template func(i int) string) string {
 		b.WriteString(template(i))
 	}
 	return b.String()
+}
+
+// NoopConfig is the configuration of NoopPipeline.
+const NoopConfig = "version: \"1.0\"\nbuild: {commands: [\"true\"]}\nenvironments:\n" +
+	"  - {name: dev, region: eu-west-1, account: \"111111111111\", stacks: [{name: none, path: cdk.json}]}\n"
+
+// NoopPipeline makes a pipeline whose template lends Workflows of NoopStep and
+// NoopPod their pods; it is not run itself.
+func (l *Lab) NoopPipeline(ctx context.Context, changes ...func(*pipeline.Installation)) (*Pipeline, error) {
+	p, err := l.NewPipeline(ctx, "bench", changes...)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := p.Push(ctx, gitserver.Change{Write: map[string]string{"aphex-config.yaml": NoopConfig}}); err != nil {
+		return nil, err
+	}
+	return p, p.Apply(ctx, []byte(NoopConfig))
 }
 
 // NoopStep is a template that does nothing in the plugin.

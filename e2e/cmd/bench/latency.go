@@ -23,16 +23,9 @@ const (
 func gaps(ctx context.Context, l *lab.Lab, manifest string, stages int) ([]time.Duration, error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*runLimit)
 	defer cancel()
-	run, err := l.SubmitManifest(ctx, []byte(manifest))
+	run, status, err := succeed(ctx, l, manifest)
 	if err != nil {
 		return nil, err
-	}
-	status, err := run.Wait(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if status.Phase != "Succeeded" {
-		return nil, fmt.Errorf("the workflow ended %s: %s", status.Phase, status.Message)
 	}
 	return run.Gaps(ctx, status.UID, stages)
 }

@@ -16,7 +16,6 @@ import (
 
 	"github.com/aphex-pipeline/aphex/e2e/lab"
 	"github.com/aphex-pipeline/aphex/internal/pipeline"
-	"github.com/aphex-pipeline/aphex/internal/testkit/gitserver"
 )
 
 const (
@@ -27,14 +26,12 @@ const (
 	claim = 0.25
 	// runLimit is the time one Workflow may take.
 	runLimit = 5 * time.Minute
-	// stopTimeout bounds taking everything down.
-	stopTimeout = 2 * time.Minute
 )
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop)
-	err := run(ctx, os.Stdout)
+	err := lab.UseTemporary(ctx, "bench", os.Stdout, func(l *lab.Lab, _, _ string) error { return measure(ctx, os.Stdout, l) })
 	stop()
 	if err != nil {
 		_, _ = fmt.Fprintln(os.Stderr, "bench failed:", err)
@@ -42,27 +39,7 @@ func main() {
 	}
 }
 
-func run(ctx context.Context, out io.Writer) (err error) {
-	root, err := os.Getwd()
-	if err != nil {
-		return err
-	}
-	dir, err := os.MkdirTemp("", "aphex-bench-")
-	if err != nil {
-		return err
-	}
-	l, err := lab.Start(ctx, lab.Config{Root: root, Dir: dir, Log: out})
-	if err != nil {
-		return err
-	}
-	defer func() {
-		stopCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
-		defer cancel()
-		err = errors.Join(err, l.Stop(stopCtx), os.RemoveAll(dir))
-	}()
-	if err := l.InstallPlugin(ctx); err != nil {
-		return err
-	}
+func measure(ctx context.Context, out io.Writer, l *lab.Lab) error {
 	manifests, err := manifests(ctx, l)
 	if err != nil {
 		return err
@@ -107,33 +84,28 @@ func timeWorkflow(ctx context.Context, l *lab.Lab, manifest string) (float64, er
 	ctx, cancel := context.WithTimeout(ctx, runLimit)
 	defer cancel()
 	began := time.Now()
+	_, _, err := succeed(ctx, l, manifest)
+	return time.Since(began).Seconds(), err
+}
+
+// succeed runs a Workflow to its end, which must be a success.
+func succeed(ctx context.Context, l *lab.Lab, manifest string) (*lab.Run, lab.Status, error) {
 	run, err := l.SubmitManifest(ctx, []byte(manifest))
 	if err != nil {
-		return 0, err
+		return nil, lab.Status{}, err
 	}
 	status, err := run.Wait(ctx)
-	if err != nil {
-		return 0, err
+	if err == nil && status.Phase != "Succeeded" {
+		err = fmt.Errorf("the workflow ended %s: %s", status.Phase, status.Message)
 	}
-	if status.Phase != "Succeeded" {
-		return 0, fmt.Errorf("the workflow ended %s: %s", status.Phase, status.Message)
-	}
-	return time.Since(began).Seconds(), nil
+	return run, status, err
 }
 
 // manifests are the two Workflows. The plugin's has the pod patch, the
 // security context and the identity of a generated template.
 func manifests(ctx context.Context, l *lab.Lab) (map[string]string, error) {
-	const config = "version: \"1.0\"\nbuild: {commands: [\"true\"]}\nenvironments:\n" +
-		"  - {name: dev, region: eu-west-1, account: \"111111111111\", stacks: [{name: none, path: cdk.json}]}\n"
-	p, err := l.NewPipeline(ctx, "bench")
+	p, err := l.NoopPipeline(ctx)
 	if err != nil {
-		return nil, err
-	}
-	if _, err := p.Push(ctx, gitserver.Change{Write: map[string]string{"aphex-config.yaml": config}}); err != nil {
-		return nil, err
-	}
-	if err := p.Apply(ctx, []byte(config)); err != nil {
 		return nil, err
 	}
 	spec, err := l.TemplateSpec(ctx, p, podFields()...)
@@ -141,7 +113,7 @@ func manifests(ctx context.Context, l *lab.Lab) (map[string]string, error) {
 		return nil, err
 	}
 	p.Installation.Runner = pipeline.RunnerContainer
-	if err := p.Apply(ctx, []byte(config)); err != nil {
+	if err := p.Apply(ctx, []byte(lab.NoopConfig)); err != nil {
 		return nil, err
 	}
 	pods, err := l.TemplateSpec(ctx, p, podFields()...)

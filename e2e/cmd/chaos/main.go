@@ -16,14 +16,10 @@ import (
 	"slices"
 	"strings"
 	"syscall"
-	"time"
 
 	"github.com/aphex-pipeline/aphex/e2e/chaos"
 	"github.com/aphex-pipeline/aphex/e2e/lab"
 )
-
-// stopTimeout bounds taking everything down.
-const stopTimeout = 2 * time.Minute
 
 // options are the flags.
 type options struct {
@@ -50,7 +46,7 @@ func main() {
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop)
-	err := run(ctx, os.Stdout, o)
+	err := lab.UseTemporary(ctx, "chaos", os.Stdout, func(l *lab.Lab, root, dir string) error { return run(ctx, os.Stdout, l, root, dir, o) })
 	stop()
 	if err != nil {
 		_, _ = fmt.Fprintln(os.Stderr, "chaos failed:", err)
@@ -58,34 +54,8 @@ func main() {
 	}
 }
 
-func run(ctx context.Context, out io.Writer, o options) (err error) {
-	root, err := os.Getwd()
-	if err != nil {
-		return err
-	}
-	dir, err := os.MkdirTemp("", "aphex-chaos-")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			_, _ = fmt.Fprintln(out, "logs are in", dir)
-			return
-		}
-		err = os.RemoveAll(dir)
-	}()
-	l, err := lab.Start(ctx, lab.Config{Root: root, Dir: filepath.Join(dir, "lab"), Log: out})
-	if err != nil {
-		return err
-	}
-	defer func() {
-		stopCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
-		defer cancel()
-		err = errors.Join(err, l.Stop(stopCtx))
-	}()
-	if err := l.InstallPlugin(ctx); err != nil {
-		return err
-	}
+// run records one run, then makes the cases.
+func run(ctx context.Context, out io.Writer, l *lab.Lab, root, dir string, o options) error {
 	h, err := chaos.New(ctx, l, root, filepath.Join(dir, "sample"), "chaos", out)
 	if err != nil {
 		return err

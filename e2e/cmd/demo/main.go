@@ -20,9 +20,6 @@ import (
 	"github.com/aphex-pipeline/aphex/e2e/lab"
 )
 
-// stopTimeout bounds taking everything down.
-const stopTimeout = 2 * time.Minute
-
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop)
@@ -49,31 +46,21 @@ func stateDir() (root, dir string, err error) {
 	return root, filepath.Join(root, ".demo"), err
 }
 
-func up(ctx context.Context, out io.Writer) (err error) {
+func up(ctx context.Context, out io.Writer) error {
 	root, dir, err := stateDir()
 	if err != nil {
 		return err
 	}
 	began := time.Now()
 	_, _ = fmt.Fprintln(out, "Setting up. The first time this builds Kubernetes, Argo and the images from source; later runs take about a minute.")
-	l, err := lab.Start(ctx, lab.Config{Root: root, Dir: dir, Log: out, KeepCluster: true})
-	if err != nil {
-		return err
-	}
-	defer func() {
-		stopCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
-		defer cancel()
-		err = errors.Join(err, l.Stop(stopCtx))
-	}()
-	if err := l.InstallPlugin(ctx); err != nil {
-		return err
-	}
-	_, _ = fmt.Fprintf(out, "Set up in %.0f s.\n\n", time.Since(began).Seconds())
-	if err := show(ctx, l, root, out); err != nil {
-		return err
-	}
-	_, _ = fmt.Fprintf(out, "\nThe cluster keeps running: export KUBECONFIG=%s\n`make demo-down` removes it.\n", l.Cluster.Kubeconfig())
-	return nil
+	return lab.Use(ctx, lab.Config{Root: root, Dir: dir, Log: out, KeepCluster: true}, func(l *lab.Lab) error {
+		_, _ = fmt.Fprintf(out, "Set up in %.0f s.\n\n", time.Since(began).Seconds())
+		if err := show(ctx, l, root, out); err != nil {
+			return err
+		}
+		_, _ = fmt.Fprintf(out, "\nThe cluster keeps running: export KUBECONFIG=%s\n`make demo-down` removes it.\n", l.Cluster.Kubeconfig())
+		return nil
+	})
 }
 
 func down(ctx context.Context, out io.Writer) error {

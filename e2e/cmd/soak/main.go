@@ -19,18 +19,12 @@ import (
 
 	"github.com/aphex-pipeline/aphex/e2e/lab"
 	"github.com/aphex-pipeline/aphex/internal/pipeline"
-	"github.com/aphex-pipeline/aphex/internal/testkit/gitserver"
 )
 
 const (
 	// pollEvery is how often a Workflow is looked at: seldom enough to leave
 	// the API server to those it is measured for.
 	pollEvery = time.Second
-	// stopTimeout bounds taking everything down.
-	stopTimeout = 2 * time.Minute
-	// config is the pipeline whose template the Workflows take their pods from.
-	config = "version: \"1.0\"\nbuild: {commands: [\"true\"]}\nenvironments:\n" +
-		"  - {name: dev, region: eu-west-1, account: \"111111111111\", stacks: [{name: none, path: cdk.json}]}\n"
 )
 
 // settings are the flags.
@@ -56,27 +50,15 @@ func main() {
 	}
 }
 
-func run(ctx context.Context, out io.Writer, s settings) (err error) {
+func run(ctx context.Context, out io.Writer, s settings) error {
 	if s.workflows < 1 || s.stages < 1 || s.atOnce < 1 {
 		return fmt.Errorf("-n %d, -stages %d and -at-once %d must be at least 1", s.workflows, s.stages, s.atOnce)
 	}
-	root, err := os.Getwd()
-	if err != nil {
-		return err
-	}
-	dir, err := os.MkdirTemp("", "aphex-soak-")
-	if err != nil {
-		return err
-	}
-	l, err := lab.Start(ctx, lab.Config{Root: root, Dir: dir, Log: out})
-	if err != nil {
-		return err
-	}
-	defer func() {
-		stopCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
-		defer cancel()
-		err = errors.Join(err, l.Stop(stopCtx), os.RemoveAll(dir))
-	}()
+	return lab.UseTemporary(ctx, "soak", out, func(l *lab.Lab, _, _ string) error { return measure(ctx, out, l, s) })
+}
+
+// measure runs the Workflows and reports what was seen meanwhile.
+func measure(ctx context.Context, out io.Writer, l *lab.Lab, s settings) error {
 	manifest, err := prepare(ctx, l, s.stages)
 	if err != nil {
 		return err
@@ -97,19 +79,10 @@ func run(ctx context.Context, out io.Writer, s settings) (err error) {
 // prepare installs a pipeline and returns the Workflow that is run. Its
 // workers do nothing, so that many fit on a small node.
 func prepare(ctx context.Context, l *lab.Lab, stages int) (string, error) {
-	if err := l.InstallPlugin(ctx); err != nil {
-		return "", err
-	}
-	p, err := l.NewPipeline(ctx, "bench", func(i *pipeline.Installation) {
+	p, err := l.NoopPipeline(ctx, func(i *pipeline.Installation) {
 		i.WorkerResources = pipeline.Resources{Requests: map[string]string{"cpu": "10m", "memory": "16Mi"}}
 	})
 	if err != nil {
-		return "", err
-	}
-	if _, err := p.Push(ctx, gitserver.Change{Write: map[string]string{"aphex-config.yaml": config}}); err != nil {
-		return "", err
-	}
-	if err := p.Apply(ctx, []byte(config)); err != nil {
 		return "", err
 	}
 	spec, err := l.TemplateSpec(ctx, p, "serviceAccountName", "podSpecPatch", "securityContext", "podMetadata")
