@@ -62,9 +62,10 @@ func (s Snapshot) put(value string, path ...string) {
 // stable replaces what is random in identifiers of the emulator.
 func stable(text string) string {
 	text = regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}`).ReplaceAllString(text, "UUID")
-	// The names of nested stacks end in a part of one, and names made from
-	// those in a digest besides.
-	text = regexp.MustCompile(`\b[0-9a-f]{8}-[0-9a-f]{3}[0-9A-F]{12}\b`).ReplaceAllString(text, "RANDOM")
+	// The names of nested stacks end in twelve characters of one. Names made
+	// from those are cut to eighty, thirteen of them a digest of the name, so
+	// that eleven characters of it are left.
+	text = regexp.MustCompile(`\b[0-9a-f]{8}-[0-9a-f]{2}[0-9A-F]{13}\b`).ReplaceAllString(text, "RANDOM")
 	text = regexp.MustCompile(`\b[0-9a-f]{8}-[0-9a-f]{3}\b`).ReplaceAllString(text, "RANDOM")
 	return regexp.MustCompile(`http://[0-9.]+:\d+`).ReplaceAllString(text, "ENDPOINT")
 }
