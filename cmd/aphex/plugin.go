@@ -15,6 +15,7 @@ import (
 	"github.com/aphex-pipeline/aphex/internal/fault"
 	"github.com/aphex-pipeline/aphex/internal/git"
 	"github.com/aphex-pipeline/aphex/internal/kube"
+	"github.com/aphex-pipeline/aphex/internal/pipeline"
 	"github.com/aphex-pipeline/aphex/internal/record"
 	"github.com/aphex-pipeline/aphex/internal/redact"
 	"github.com/aphex-pipeline/aphex/internal/store"
@@ -44,7 +45,7 @@ const (
 )
 
 func newPlugin() *cobra.Command {
-	var waitReady, noNudge, check bool
+	var waitReady, check bool
 	var port int
 	var probe string
 	cmd := &cobra.Command{
@@ -53,7 +54,7 @@ func newPlugin() *cobra.Command {
 		Long: `Serves the executor plugin protocol on loopback. Its settings come from the
 environment that the generated WorkflowTemplate gives the container:
 APHEX_PIPELINE, APHEX_BUCKET, APHEX_BUCKET_PREFIX, APHEX_MAIN_LOGS,
-APHEX_NAMESPACE, APHEX_POD_UID, APHEX_WORKER_SOCKET, APHEX_PRIVATE_DIR,
+APHEX_NUDGE (off leaves the controller to its own pace), APHEX_NAMESPACE, APHEX_POD_UID, APHEX_WORKER_SOCKET, APHEX_PRIVATE_DIR,
 APHEX_GIT_CREDENTIALS, AWS_REGION, and what the AWS SDK reads.
 APHEX_METRICS_ADDRESS (":9464") shows /metrics, and nothing else, to the pod's
 network; without it the page is on loopback only.
@@ -76,7 +77,7 @@ the running container: kubectl exec POD -c aphex-executor-plugin -- aphex plugin
 			}
 			redactor := redact.New()
 			logger := slog.New(slog.NewJSONHandler(redactor.Records(cmd.ErrOrStderr()), nil))
-			cfg, err := sidecarConfig(cmd.Context(), logger, redactor, noNudge)
+			cfg, err := sidecarConfig(cmd.Context(), logger, redactor)
 			if err != nil {
 				return err
 			}
@@ -87,7 +88,6 @@ the running container: kubectl exec POD -c aphex-executor-plugin -- aphex plugin
 	cmd.Flags().BoolVar(&waitReady, "wait-ready", false, "wait until the plugin of this pod answers, then exit (for a postStart hook)")
 	cmd.Flags().BoolVar(&check, "check", false, "say whether this pod could work, then exit")
 	cmd.Flags().StringVar(&probe, "probe", "", "ask the plugin of this pod once, then exit: live or ready (for the container's probes)")
-	cmd.Flags().BoolVar(&noNudge, "no-nudge", false, "leave the controller to its own pace")
 	cmd.Flags().IntVar(&port, "port", 4355, "port on loopback")
 	return cmd
 }
@@ -105,7 +105,7 @@ func probePlugin(ctx context.Context, addr, what string) error {
 }
 
 // sidecarConfig composes the plugin from the container's environment.
-func sidecarConfig(ctx context.Context, logger *slog.Logger, redactor *redact.Redactor, noNudge bool) (sidecar.Config, error) {
+func sidecarConfig(ctx context.Context, logger *slog.Logger, redactor *redact.Redactor) (sidecar.Config, error) {
 	client, err := kube.InCluster()
 	if err != nil {
 		return sidecar.Config{}, err
@@ -126,9 +126,7 @@ func sidecarConfig(ctx context.Context, logger *slog.Logger, redactor *redact.Re
 	}
 	book := journal.NewKube(cluster, podUID, pipelineName)
 	cfg.Journal = book
-	if !noNudge {
-		cfg.Nudger = nudge.New(cluster, logger)
-	}
+	cfg.Nudger = nudger(os.Getenv("APHEX_NUDGE"), cluster, logger)
 	if pipelineName == "" || os.Getenv("APHEX_BUCKET") == "" {
 		cfg.Registry = notInstalled()
 		return cfg, nil
@@ -159,6 +157,14 @@ func sidecarConfig(ctx context.Context, logger *slog.Logger, redactor *redact.Re
 	cfg.MainLogs = os.Getenv("APHEX_MAIN_LOGS") == "true"
 	logger.InfoContext(ctx, "plugin composed", slog.String("pipeline", pipelineName), slog.Int("stages", len(cfg.Registry)))
 	return cfg, nil
+}
+
+// nudger is nil if the installation switches nudges off.
+func nudger(setting string, cluster metrics.Cluster, logger *slog.Logger) execution.Nudger { //nolint:ireturn // nil, or the one there is
+	if setting == pipeline.NudgeOff {
+		return nil
+	}
+	return nudge.New(cluster, nudge.Timing{}, logger)
 }
 
 // gitClient reads the password of cfg.Credentials, which may be absent, and

@@ -69,7 +69,7 @@ func runInPod(cmd *cobra.Command, stage string, f taskFlags) error {
 	if err != nil {
 		return lastWords(logger, fault.Message(err), err)
 	}
-	cfg, err := sidecarConfig(cmd.Context(), logger, redactor, true)
+	cfg, err := sidecarConfig(cmd.Context(), logger, redactor)
 	if err != nil {
 		return lastWords(logger, fault.Message(err), err)
 	}

@@ -12,10 +12,12 @@ import (
 	"github.com/aphex-pipeline/aphex/internal/awsauth"
 	"github.com/aphex-pipeline/aphex/internal/fault"
 	"github.com/aphex-pipeline/aphex/internal/kube/kubetest"
+	"github.com/aphex-pipeline/aphex/internal/pipeline"
 	"github.com/aphex-pipeline/aphex/internal/record"
 	"github.com/aphex-pipeline/aphex/internal/redact"
 	"github.com/aphex-pipeline/aphex/internal/store"
 	"github.com/aphex-pipeline/aphex/internal/worker"
+	"github.com/aphex-pipeline/aphex/plugin/metrics"
 	"github.com/aphex-pipeline/aphex/tasks/task"
 )
 
@@ -73,4 +75,13 @@ func TestIdentity_VariablesAreHiddenFromThenOn(t *testing.T) {
 	require.NotContains(t, shown, "wJalr")
 	require.NotContains(t, shown, "FwoG")
 	require.Contains(t, shown, "AKIAIOSFODNN7EXAMPLE", "an id is no secret")
+}
+
+func TestNudger_IsSwitchedOffByTheInstallation(t *testing.T) {
+	t.Parallel()
+	cluster := metrics.New("v1").Cluster(nil)
+	logger := slog.New(slog.DiscardHandler)
+	require.Nil(t, nudger(pipeline.NudgeOff, cluster, logger))
+	require.NotNil(t, nudger(pipeline.NudgeOn, cluster, logger))
+	require.NotNil(t, nudger("", cluster, logger))
 }

@@ -47,7 +47,7 @@ func (w *world) startPlugin(pod string, stages task.Registry, changes ...func(*s
 	client := w.kube.Client(w.t)
 	cfg := sidecar.Config{
 		Registry: stages, Journal: journal.NewKube(client, pod, "shop"), PodUID: pod,
-		Runs: execution.NewKubeRuns(client), Nudger: nudge.New(client, logger),
+		Runs: execution.NewKubeRuns(client), Nudger: nudge.New(client, nudge.Timing{}, logger),
 		Keeper: watchdog.New(client, watchdog.Timing{}, logger),
 		LogDir: filepath.Join(w.dir, pod, "logs"), Logs: store.NewDir(filepath.Join(w.dir, "bucket")),
 		TokenFile: tokenFile, Listeners: listeners, Stdout: w.t.Output(), Logger: logger,

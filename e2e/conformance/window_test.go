@@ -284,5 +284,5 @@ func TestPlugin_ItsOwnWritesAreFewAndToItsOwnObjects(t *testing.T) {
 		}
 		require.NotContains(t, c.Query, "labelSelector", "results are found whatever the task set's labels are")
 	}
-	require.LessOrEqual(t, nudges, 4)
+	require.LessOrEqual(t, nudges, 2)
 }

@@ -34,6 +34,14 @@ const (
 	RunnerContainer = "container"
 )
 
+// The values of Installation.Nudge.
+const (
+	// NudgeOn makes the controller look at results at once.
+	NudgeOn = "on"
+	// NudgeOff leaves the controller to its own pace.
+	NudgeOff = "off"
+)
+
 // InstallationKey is the key of the installation's ConfigMap that holds it.
 const InstallationKey = "installation.yaml"
 
@@ -59,6 +67,10 @@ type Installation struct {
 	// Runner is RunnerPlugin or RunnerContainer; the latter is for clusters
 	// whose controller does not run executor plugins.
 	Runner string `yaml:"runner,omitempty"`
+	// Nudge is NudgeOn or NudgeOff: whether the plugin changes an annotation
+	// of its Workflow when a stage has ended, so that the controller goes on at
+	// once. It means nothing with RunnerContainer.
+	Nudge string `yaml:"nudge,omitempty"`
 	// RepoURL is the repository's URL, http, https or ssh, without
 	// credentials. Required.
 	RepoURL string `yaml:"repoUrl"`
@@ -148,6 +160,7 @@ type AWSIdentity struct {
 func (i Installation) WithDefaults() Installation {
 	i.ControllerNamespace = cmp.Or(i.ControllerNamespace, DefaultControllerNamespace)
 	i.Runner = cmp.Or(i.Runner, RunnerPlugin)
+	i.Nudge = cmp.Or(i.Nudge, NudgeOn)
 	i.Branch = cmp.Or(i.Branch, DefaultBranch)
 	i.ConfigPath = cmp.Or(i.ConfigPath, DefaultFile)
 	i.ImagePullPolicy = cmp.Or(i.ImagePullPolicy, DefaultPullPolicy)

@@ -114,6 +114,7 @@ func (i Installation) checkAWS(c *check) {
 
 func (i Installation) checkPod(c *check) {
 	c.match("runner", i.Runner, RunnerPlugin+"|"+RunnerContainer, "plugin or container", true)
+	c.match("nudge", i.Nudge, NudgeOn+"|"+NudgeOff, "on or off", true)
 	const image = "an image reference of letters, digits and . _ : / @ -"
 	c.match("images.plugin", i.Images.Plugin, patternImage, image, true)
 	c.match("images.worker", i.Images.Worker, patternImage, image, true)

@@ -18,7 +18,7 @@ import (
 func installationKeys() map[string][]string {
 	return map[string][]string{
 		"": {
-			"pipeline", "namespace", "controllerNamespace", "runner", "repoUrl", "branch", "configPath", "bucket",
+			"pipeline", "namespace", "controllerNamespace", "runner", "nudge", "repoUrl", "branch", "configPath", "bucket",
 			"bucketPrefix", "region", "endpointUrl", "images", "imagePullPolicy", "imagePullSecrets", "gitSecret",
 			"aws", "workerResources", "workerEnv", "artifactRepository", "argoUrl", "serviceAccount", "ttlDays",
 		},

@@ -29,7 +29,7 @@ func TestLoadInstallation_FillsInDefaults(t *testing.T) {
 	inst, err := pipeline.LoadInstallation("installation.yaml", []byte(minimalInstallation))
 	require.NoError(t, err)
 	require.Equal(t, pipeline.Installation{
-		Pipeline: "shop", Namespace: "team", ControllerNamespace: "argo", Runner: "plugin",
+		Pipeline: "shop", Namespace: "team", ControllerNamespace: "argo", Runner: "plugin", Nudge: "on",
 		RepoURL: "https://git.example.com/team/shop.git", Branch: "main", ConfigPath: "aphex-config.yaml",
 		Bucket: "team-artifacts", Region: "eu-west-1",
 		Images:          pipeline.Images{Plugin: "aphex/plugin:1.0", Worker: "aphex/worker:1.0"},
@@ -67,6 +67,7 @@ argoUrl: https://argo.example.com/?q=1
 serviceAccount: UP
 ttlDays: 900
 artifactRepository: {configMap: UP, key: "{{x}}"}
+nudge: no
 `))
 	invalid, ok := errors.AsType[*pipeline.InvalidError](err)
 	require.True(t, ok, "%v", err)
@@ -83,7 +84,7 @@ artifactRepository: {configMap: UP, key: "{{x}}"}
 		"workerResources.requests.cpu": "19:19", "workerResources.requests.gpu": "19:30",
 		"workerEnv.AWS_PROFILE": "20:35", "workerEnv.a b": "20:45", "workerEnv.Q": "20:51", "workerEnv.P": "20:60",
 		"argoUrl": "21:10", "serviceAccount": "22:17", "ttlDays": "23:10",
-		"artifactRepository.configMap": "24:33", "artifactRepository.key": "24:42",
+		"artifactRepository.configMap": "24:33", "artifactRepository.key": "24:42", "nudge": "25:8",
 	}, found)
 }
 

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -13,19 +15,41 @@ import (
 	"github.com/aphex-pipeline/aphex/tasks/task"
 )
 
-// Annotation is what a nudge changes. Its value has no meaning.
+// Annotation is what a nudge changes. Its value names the node, the try and
+// which of the two nudges it was, so that a process that has been started
+// again does not repeat it.
 const Annotation = "aphex.dev/nudge"
 
+// The two nudges that a node may get, in this order: each is a reconcile.
 const (
-	// maxPatches bounds the nudges for one node: each is a reconcile.
-	maxPatches = 4
-	// patience is how long the controller has to react before it is nudged
-	// once more: its informers may have been a moment behind.
-	patience = 400 * time.Millisecond
-	// limit bounds the whole. The agent hands results over every ten seconds
-	// unless told otherwise.
-	limit = 30 * time.Second
+	// forResult: the result is where the controller will find it.
+	forResult = 1
+	// forNext: the controller has copied the result, and may go on.
+	forNext = 2
 )
+
+// Defaults of Timing.
+const (
+	// DefaultGrace is enough for a controller that acts on events at once, and
+	// for the informers of another one to have what our watches have shown.
+	DefaultGrace = 50 * time.Millisecond
+	// DefaultBlind is above the pace at which the agent of a generated template
+	// hands results over, and above what a reconcile takes.
+	DefaultBlind = 600 * time.Millisecond
+	// DefaultLimit is above what a stock controller needs by itself: ten
+	// seconds for the agent, ten for each of two reconciles.
+	DefaultLimit = 30 * time.Second
+)
+
+// Timing is the pace of a Nudger. Zero values mean the defaults.
+type Timing struct {
+	// Grace is what the controller has to act by itself before each nudge.
+	Grace time.Duration
+	// Blind is the pause before each nudge where nothing can be watched.
+	Blind time.Duration
+	// Limit bounds the whole.
+	Limit time.Duration
+}
 
 // cluster is what a Nudger needs. It takes patch on Workflows, and get and
 // watch on Workflows and task sets to be exact.
@@ -40,225 +64,142 @@ var _ cluster = (*kube.Client)(nil)
 // Nudger nudges. It is safe for concurrent use.
 type Nudger struct {
 	client cluster
+	timing Timing
 	logger *slog.Logger
-	// off is set once the right to patch turned out to be missing.
-	off atomic.Bool
+	// off is set once the right to patch turned out to be missing, blind once
+	// that to watch was.
+	off, blind atomic.Bool
 
-	mu     sync.Mutex
-	active map[string]bool
+	mu    sync.Mutex
+	nodes map[string]*tally // by run, try and node
+}
+
+// tally is what one node has had.
+type tally struct {
+	busy bool
+	// last is the last nudge it got: 0, forResult or forNext.
+	last int
 }
 
 // New returns a Nudger on top of client.
-func New(client cluster, logger *slog.Logger) *Nudger {
-	return &Nudger{client: client, logger: logger, active: map[string]bool{}}
+func New(client cluster, timing Timing, logger *slog.Logger) *Nudger {
+	for _, d := range []struct {
+		value    *time.Duration
+		fallback time.Duration
+	}{{&timing.Grace, DefaultGrace}, {&timing.Blind, DefaultBlind}, {&timing.Limit, DefaultLimit}} {
+		if *d.value <= 0 {
+			*d.value = d.fallback
+		}
+	}
+	return &Nudger{client: client, timing: timing, logger: logger, nodes: map[string]*tally{}}
 }
 
 // Nudge is called when the final reply for the node called node of run is on
-// its way. It returns when the controller has acted on it, after at most
-// maxPatches patches and limit, or when ctx ends. A second call for the same
-// node meanwhile returns at once. It fails silently: without the right to
-// patch there is one warning, and nothing more is tried.
+// its way. It returns when the controller has acted on it or needs no more
+// nudges, after at most Timing.Limit, or when ctx ends.
+//
+// However often it is called for a node, that gets at most two nudges, and none
+// that the controller did not need. A call while another one is at work
+// returns at once. It fails silently: without the right to patch there is one
+// warning, and nothing more is tried.
 func (n *Nudger) Nudge(ctx context.Context, run task.Run, node string) {
-	key := run.UID + "/" + node
-	n.mu.Lock()
-	busy := n.active[key]
-	n.active[key] = true
-	n.mu.Unlock()
-	if busy || n.off.Load() {
+	t := n.take(run.UID + "/" + run.Epoch + "/" + node)
+	if t == nil {
 		return
 	}
-	defer func() {
-		n.mu.Lock()
-		delete(n.active, key)
-		n.mu.Unlock()
-	}()
-	ctx, cancel := context.WithTimeout(ctx, limit)
+	a := &attempt{Nudger: n, run: run, node: node, id: kube.NodeID(run.Name, node), last: t.last}
+	ctx, cancel := context.WithTimeout(ctx, n.timing.Limit)
 	defer cancel()
-	a := &attempt{Nudger: n, run: run, node: node, id: kube.NodeID(run.Name, node)}
-	if err := a.exact(ctx); err != nil {
-		a.periodic(ctx)
+	err := kube.ErrForbidden
+	if !n.blind.Load() {
+		err = a.exact(ctx)
 	}
-	n.logger.DebugContext(ctx, "controller nudged", slog.String("workflow_uid", run.UID), slog.String("node", node), slog.Int("patches", a.patches))
+	if errors.Is(err, kube.ErrForbidden) {
+		if !n.blind.Swap(true) {
+			n.logger.WarnContext(ctx, "nudges are less exact: the service account may not watch workflows and workflowtasksets", slog.String("err", err.Error()))
+		}
+		a.unseen(ctx)
+	}
+	n.mu.Lock()
+	t.busy, t.last = false, a.last
+	n.mu.Unlock()
+}
+
+// take reserves the node called key for one call, or returns nil if there is
+// nothing to be done for it.
+func (n *Nudger) take(key string) *tally {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	t := n.nodes[key]
+	if t == nil {
+		t = &tally{}
+		n.nodes[key] = t
+	}
+	if t.busy || t.last == forNext || n.off.Load() {
+		return nil
+	}
+	t.busy = true
+	return t
 }
 
 // attempt is one call of Nudge.
 type attempt struct {
 	*Nudger
+
 	run      task.Run
 	node, id string
-	patches  int
-	// over says that no more patches are useful.
-	over bool
+	last     int
 }
 
-// view is what both watches have shown so far.
-type view struct {
-	workflow *kube.Workflow
-	taskSet  *kube.TaskSet
-}
-
-// reported: the result is where the controller will find it.
-func (v *view) reported(id string) bool {
-	return v.taskSet != nil && kube.Fulfilled(v.taskSet.Results[id].Phase)
-}
-
-// copied: the controller has taken the result over.
-func (v *view) copied(a *attempt) bool {
-	if v.workflow != nil && kube.Fulfilled(v.workflow.NodePhase(a.node)) {
-		return true
-	}
-	return v.taskSet != nil && !v.taskSet.Tasks[a.id] && !v.reported(a.id)
-}
-
-// finished: nothing is left to be nudged.
-func (v *view) finished(run task.Run) bool {
-	return v.workflow != nil && (v.workflow.Finished() || v.workflow.UID != run.UID)
-}
-
-// exact nudges by what it sees. The error is that of a watch that cannot be
-// had.
-func (a *attempt) exact(ctx context.Context) error {
-	watchCtx, stop := context.WithCancel(ctx)
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	defer stop()
-	views := make(chan view)
-	errs := make(chan error, 2)
-	wg.Go(func() {
-		errs <- a.client.WatchWorkflow(watchCtx, a.run.Namespace, a.run.Name, func(w *kube.Workflow) bool {
-			return !send(watchCtx, views, view{workflow: w})
-		})
-	})
-	wg.Go(func() {
-		errs <- a.client.WatchTaskSet(watchCtx, a.run.Namespace, a.run.Name, func(t *kube.TaskSet) bool {
-			return !send(watchCtx, views, view{taskSet: t})
-		})
-	})
-	next := func(seen *view, d time.Duration) error {
-		var timeout <-chan time.Time
-		if d > 0 {
-			timer := time.NewTimer(d)
-			defer timer.Stop()
-			timeout = timer.C
-		}
-		select {
-		case v := <-views:
-			if v.workflow != nil {
-				seen.workflow = v.workflow
-			}
-			if v.taskSet != nil {
-				seen.taskSet = v.taskSet
-			}
-			return nil
-		case <-timeout:
-			return errPatience
-		case err := <-errs:
-			return err
-		case <-ctx.Done():
-			return errOver
-		}
-	}
-	err := a.follow(ctx, next)
-	switch {
-	case errors.Is(err, errOver), errors.Is(err, kube.ErrNotFound), a.over:
-		return nil
-	}
-	return err
-}
-
-var (
-	errOver     = errors.New("nothing is left to be nudged")
-	errPatience = errors.New("nothing has happened")
-)
-
-func send(ctx context.Context, views chan<- view, v view) bool {
-	select {
-	case views <- v:
-		return true
-	case <-ctx.Done():
-		return false
-	}
-}
-
-// follow waits for the result to be reported, nudges until it has been copied,
-// and nudges until the Workflow has moved on from there.
-func (a *attempt) follow(ctx context.Context, next func(*view, time.Duration) error) error {
-	var seen view
-	for seen.workflow == nil || seen.taskSet == nil || (!seen.reported(a.id) && !seen.copied(a)) {
-		if seen.finished(a.run) {
-			return errOver
-		}
-		if err := next(&seen, 0); err != nil {
-			return err
-		}
-	}
-	if err := a.until(ctx, &seen, next, func() bool { return seen.copied(a) }); err != nil {
-		return err
-	}
-	before := a.patches
-	nodes, fulfilled := seen.workflow.Progress()
-	return a.until(ctx, &seen, next, func() bool {
-		n, f := seen.workflow.Progress()
-		return a.patches > before && (n != nodes || f != fulfilled)
-	})
-}
-
-// until nudges, and again after each patience, until reached holds.
-func (a *attempt) until(ctx context.Context, seen *view, next func(*view, time.Duration) error, reached func() bool) error {
-	for !reached() {
-		if seen.finished(a.run) || !a.patch(ctx) {
-			return errOver
-		}
-		deadline := time.Now().Add(patience)
-		for !reached() {
-			err := next(seen, max(time.Until(deadline), time.Millisecond))
-			if errors.Is(err, errPatience) || (err == nil && time.Now().After(deadline)) {
-				break
-			}
-			if err != nil {
-				return err
-			}
-			if seen.finished(a.run) {
-				return errOver
-			}
-		}
-	}
-	return nil
-}
-
-// periodic nudges without seeing anything but the Workflow its own patches
-// return.
-func (a *attempt) periodic(ctx context.Context) {
-	for a.patch(ctx) {
+// unseen nudges without seeing anything.
+func (a *attempt) unseen(ctx context.Context) {
+	for _, nudge := range []int{forResult, forNext} {
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(patience):
+		case <-time.After(a.timing.Blind):
+		}
+		if !a.patch(ctx, nudge) {
+			return
 		}
 	}
 }
 
-// patch nudges once and reports whether another nudge is possible.
-func (a *attempt) patch(ctx context.Context) bool {
-	if a.over || a.patches >= maxPatches || a.off.Load() || ctx.Err() != nil {
-		a.over = true
+// patch gives the nudge, unless the node has had it already, and reports
+// whether a further one is possible. One whose answer is lost counts: it may
+// have taken effect.
+func (a *attempt) patch(ctx context.Context, nudge int) bool {
+	if a.last >= nudge {
+		return true
+	}
+	if a.off.Load() || ctx.Err() != nil {
 		return false
 	}
-	a.patches++
-	value := fmt.Sprintf("%s.%d.%d", a.id, time.Now().UnixMilli(), a.patches)
-	w, err := a.client.AnnotateWorkflow(ctx, a.run.Namespace, a.run.Name, a.run.UID, map[string]string{Annotation: value})
+	a.last = nudge
+	w, err := a.client.AnnotateWorkflow(ctx, a.run.Namespace, a.run.Name, a.run.UID, map[string]string{Annotation: a.prefix() + strconv.Itoa(nudge)})
 	switch {
 	case errors.Is(err, kube.ErrForbidden):
-		a.over = true
 		if !a.off.Swap(true) {
 			a.logger.WarnContext(ctx, "runs will be slower: the service account may not patch workflows", slog.String("err", err.Error()))
 		}
+		return false
 	case errors.Is(err, kube.ErrNotFound), errors.Is(err, kube.ErrConflict):
-		a.over = true // gone, or another one of the same name
+		return false // gone, or another one of the same name
 	case err != nil:
 		a.logger.DebugContext(ctx, "nudge failed", slog.String("err", err.Error()))
-	case w.Finished():
-		a.over = true
+		return true
 	}
-	return !a.over
+	a.logger.DebugContext(ctx, "controller nudged", slog.String("workflow_uid", a.run.UID), slog.String("node", a.node), slog.Int("nudge", nudge))
+	return !w.Finished()
+}
+
+func (a *attempt) prefix() string { return fmt.Sprintf("%s/%s/", a.id, a.run.Epoch) }
+
+// remember takes from w which nudges an earlier process has given to the node.
+func (a *attempt) remember(w *kube.Workflow) {
+	if text, ok := strings.CutPrefix(w.Annotations[Annotation], a.prefix()); ok {
+		if nudge, err := strconv.Atoi(text); err == nil && nudge <= forNext {
+			a.last = max(a.last, nudge)
+		}
+	}
 }

@@ -18,7 +18,9 @@ import (
 	"github.com/aphex-pipeline/aphex/tasks/task"
 )
 
-func run() task.Run { return task.Run{Namespace: "shop", Name: "shop-1", UID: "uid-shop-1"} }
+func run() task.Run {
+	return task.Run{Namespace: "shop", Name: "shop-1", UID: "uid-shop-1", Epoch: "2026-11-24T06:00:00Z"}
+}
 
 const node = "shop-1.build"
 
@@ -44,15 +46,35 @@ func cluster(t *testing.T) *kubetest.Server {
 	return s
 }
 
-func patches(s *kubetest.Server) int {
+func nudger(t *testing.T, s *kubetest.Server, timing nudge.Timing) *nudge.Nudger {
+	t.Helper()
+	return nudge.New(s.Client(t), timing, slog.New(slog.DiscardHandler))
+}
+
+// start calls Nudge and returns once it looks.
+func start(t *testing.T, s *kubetest.Server, n *nudge.Nudger) (done chan struct{}) {
+	t.Helper()
+	before := calls(s, "watch")
+	done = make(chan struct{})
+	go func() {
+		n.Nudge(t.Context(), run(), node)
+		close(done)
+	}()
+	eventually(t, func() bool { return calls(s, "watch") == before+2 })
+	return done
+}
+
+func calls(s *kubetest.Server, verb string) int {
 	n := 0
 	for _, c := range s.Calls() {
-		if c.Verb == "patch" && c.Resource == "workflows" {
+		if c.Verb == verb {
 			n++
 		}
 	}
 	return n
 }
+
+func patches(s *kubetest.Server) int { return calls(s, "patch") }
 
 func nodes(o kubetest.Object) map[string]any {
 	status, _ := o["status"].(map[string]any)
@@ -67,11 +89,14 @@ func report(s *kubetest.Server) {
 	})
 }
 
-// copyResult is the controller's first reconcile.
-func copyResult(s *kubetest.Server) {
+// clean and write are the controller's first reconcile.
+func clean(s *kubetest.Server) {
 	s.Change("workflowtasksets", "shop", "shop-1", func(o kubetest.Object) {
 		o["status"], o["spec"] = map[string]any{}, map[string]any{}
 	})
+}
+
+func write(s *kubetest.Server) {
 	s.Change("workflows", "shop", "shop-1", func(o kubetest.Object) {
 		nodes(o)[nodeID()] = map[string]any{"name": node, "phase": "Succeeded"}
 	})
@@ -86,46 +111,120 @@ func moveOn(s *kubetest.Server) {
 
 func eventually(t *testing.T, condition func() bool) {
 	t.Helper()
-	require.Eventually(t, condition, 20*time.Second, 2*time.Millisecond)
+	require.Eventually(t, condition, time.Minute, 2*time.Millisecond)
 }
 
-func TestNudge_FollowsTheController(t *testing.T) {
+// still gives what must not happen the time to happen.
+func still(t *testing.T, condition func() bool) {
+	t.Helper()
+	require.Never(t, func() bool { return !condition() }, 200*time.Millisecond, 10*time.Millisecond)
+}
+
+func TestNudge_OnceForTheResultAndOnceForWhatComesNext(t *testing.T) {
 	t.Parallel()
 	s := cluster(t)
-	done := make(chan struct{})
-	go func() {
-		nudge.New(s.Client(t), slog.New(slog.DiscardHandler)).Nudge(t.Context(), run(), node)
-		close(done)
-	}()
-	eventually(t, func() bool { return watches(s) == 2 })
-	require.Zero(t, patches(s), "not before the result is there to be found")
+	done := start(t, s, nudger(t, s, nudge.Timing{Grace: time.Millisecond}))
+	still(t, func() bool { return patches(s) == 0 }) // not before the result is there to be found
 	report(s)
 	eventually(t, func() bool { return patches(s) == 1 })
-	copyResult(s)
-	eventually(t, func() bool { return patches(s) >= 2 })
+	clean(s)
+	still(t, func() bool { return patches(s) == 1 }) // the controller is about to write the Workflow
+	write(s)
+	eventually(t, func() bool { return patches(s) == 2 })
+	<-done
+	annotations, _ := s.Get("workflows", "shop", "shop-1")["metadata"].(map[string]any)["annotations"].(map[string]any)
+	require.Equal(t, nodeID()+"/2026-11-24T06:00:00Z/2", annotations[nudge.Annotation])
+	for _, c := range s.Calls() {
+		require.True(t, c.Verb == "patch" || c.Verb == "get" || c.Verb == "watch", c.Verb)
+	}
+	require.Equal(t, 2, calls(s, "get"), "it watches, it does not ask again and again")
+}
+
+// A controller that is fast by itself is not nudged: not for the result, and
+// not for what comes next.
+func TestNudge_NotWhatTheControllerDoesByItself(t *testing.T) {
+	t.Parallel()
+	s := cluster(t)
+	done := start(t, s, nudger(t, s, nudge.Timing{Grace: time.Hour, Limit: time.Hour}))
+	report(s)
+	clean(s)
+	write(s)
+	still(t, func() bool { return patches(s) == 0 })
 	moveOn(s)
 	<-done
-	require.LessOrEqual(t, patches(s), 4)
-	annotations, _ := s.Get("workflows", "shop", "shop-1")["metadata"].(map[string]any)["annotations"].(map[string]any)
-	require.NotEmpty(t, annotations[nudge.Annotation])
+	require.Zero(t, patches(s))
 }
 
-func watches(s *kubetest.Server) int {
-	n := 0
-	for _, c := range s.Calls() {
-		if c.Verb == "watch" {
-			n++
-		}
-	}
-	return n
-}
-
-func TestNudge_IsBounded(t *testing.T) {
+// A controller whose parallelism is full does not look at once. It gets no
+// third nudge for that, and goes on at its own pace.
+func TestNudge_AControllerThatDoesNotReactIsLeftAlone(t *testing.T) {
 	t.Parallel()
 	s := cluster(t)
 	report(s)
-	nudge.New(s.Client(t), slog.New(slog.DiscardHandler)).Nudge(t.Context(), run(), node)
-	require.Equal(t, 4, patches(s), "a controller that does not react is left alone")
+	done := start(t, s, nudger(t, s, nudge.Timing{Grace: time.Millisecond}))
+	eventually(t, func() bool { return patches(s) == 1 })
+	still(t, func() bool { return patches(s) == 1 })
+	clean(s)
+	write(s)
+	<-done
+	require.Equal(t, 2, patches(s))
+}
+
+// Replies are given again when the agent is started again, or ours is: a node
+// still gets two nudges in all. Another try of the run is another node.
+func TestNudge_AtMostTwiceForANodeEver(t *testing.T) {
+	t.Parallel()
+	s := cluster(t)
+	report(s)
+	brief := nudge.Timing{Grace: time.Millisecond, Limit: time.Second}
+	n := nudger(t, s, brief)
+	for range 2 {
+		n.Nudge(t.Context(), run(), node)
+	}
+	require.Equal(t, 1, patches(s))
+	nudger(t, s, brief).Nudge(t.Context(), run(), node) // another process
+	require.Equal(t, 1, patches(s))
+
+	clean(s)
+	write(s)
+	nudger(t, s, brief).Nudge(t.Context(), run(), node)
+	require.Equal(t, 2, patches(s))
+	for range 3 {
+		nudger(t, s, brief).Nudge(t.Context(), run(), node)
+		n.Nudge(t.Context(), run(), node)
+	}
+	require.LessOrEqual(t, patches(s), 2)
+
+	again := run()
+	again.Epoch = "2026-11-24T07:00:00Z"
+	n.Nudge(t.Context(), again, node)
+	require.Equal(t, 3, patches(s))
+}
+
+func TestNudge_ALostAnswerCounts(t *testing.T) {
+	t.Parallel()
+	s := cluster(t)
+	s.Lose(func(c kubetest.Call) bool { return c.Verb == "patch" })
+	report(s)
+	n := nudger(t, s, nudge.Timing{Grace: time.Millisecond, Limit: time.Second})
+	n.Nudge(t.Context(), run(), node)
+	clean(s)
+	write(s)
+	n.Nudge(t.Context(), run(), node)
+	require.Equal(t, 2, patches(s))
+}
+
+// Nodes of a large Workflow may be kept in a database: then the task set tells.
+func TestNudge_WhereNodesCannotBeSeenTheTaskSetCounts(t *testing.T) {
+	t.Parallel()
+	s := cluster(t)
+	s.Change("workflows", "shop", "shop-1", func(o kubetest.Object) { o["status"] = map[string]any{"phase": "Running"} })
+	done := start(t, s, nudger(t, s, nudge.Timing{Grace: time.Millisecond}))
+	report(s)
+	eventually(t, func() bool { return patches(s) == 1 })
+	clean(s)
+	<-done
+	require.Equal(t, 2, patches(s))
 }
 
 func TestNudge_NeverFinishedForeignOrGone(t *testing.T) {
@@ -144,33 +243,41 @@ func TestNudge_NeverFinishedForeignOrGone(t *testing.T) {
 			s := cluster(t)
 			change(s)
 			report(s)
-			nudge.New(s.Client(t), slog.New(slog.DiscardHandler)).Nudge(t.Context(), run(), node)
+			nudger(t, s, nudge.Timing{Grace: time.Millisecond}).Nudge(t.Context(), run(), node)
 			require.Zero(t, patches(s))
 		})
 	}
 }
 
-func TestNudge_WithoutWatchItIsPeriodic(t *testing.T) {
+func TestNudge_WithoutTheRightToWatchTwiceAfterAPause(t *testing.T) {
 	t.Parallel()
-	s := cluster(t)
-	s.Forbid("workflowtasksets", "get", "watch")
-	begin := time.Now()
-	nudge.New(s.Client(t), slog.New(slog.DiscardHandler)).Nudge(t.Context(), run(), node)
-	require.Equal(t, 4, patches(s))
-	require.GreaterOrEqual(t, time.Since(begin), 3*400*time.Millisecond)
+	for _, resource := range []string{"workflowtasksets", "workflows"} {
+		s := cluster(t)
+		s.Forbid(resource, "get", "watch")
+		var log bytes.Buffer
+		n := nudge.New(s.Client(t), nudge.Timing{Blind: 100 * time.Millisecond}, slog.New(slog.NewTextHandler(&log, nil)))
+		begin := time.Now()
+		n.Nudge(t.Context(), run(), node)
+		require.Equal(t, 2, patches(s))
+		require.GreaterOrEqual(t, time.Since(begin), 200*time.Millisecond)
+		n.Nudge(t.Context(), run(), "shop-1.deploy-dev")
+		require.Equal(t, 4, patches(s))
+		require.Equal(t, 1, strings.Count(log.String(), "level=WARN"), log.String())
+	}
 }
 
-func TestNudge_WithoutPatchOneWarningThenOff(t *testing.T) {
+func TestNudge_WithoutTheRightToPatchOneWarningThenOff(t *testing.T) {
 	t.Parallel()
 	s := cluster(t)
 	report(s)
 	s.Forbid("workflows", "patch")
 	var log bytes.Buffer
-	n := nudge.New(s.Client(t), slog.New(slog.NewTextHandler(&log, nil)))
-	for range 3 {
-		n.Nudge(t.Context(), run(), node)
+	n := nudge.New(s.Client(t), nudge.Timing{}, slog.New(slog.NewTextHandler(&log, nil)))
+	for _, name := range []string{node, node, "shop-1.deploy-dev"} {
+		n.Nudge(t.Context(), run(), name)
 	}
 	require.Equal(t, 1, patches(s))
+	require.Equal(t, 2, calls(s, "watch"), "what cannot be used is not watched")
 	require.Equal(t, 1, strings.Count(log.String(), "level=WARN"), log.String())
 }
 
@@ -204,7 +311,7 @@ func TestNudge_GivesUpAndIsSingleFlight(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := &silent{}
-		n := nudge.New(s, slog.New(slog.DiscardHandler))
+		n := nudge.New(s, nudge.Timing{}, slog.New(slog.DiscardHandler))
 		begin := time.Now()
 		var wg sync.WaitGroup
 		for range 3 {

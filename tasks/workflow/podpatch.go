@@ -209,6 +209,9 @@ func pluginContainer(inst pipeline.Installation) container {
 	if inst.ArtifactRepository.ConfigMap != "" {
 		env = append(env, variable{Name: "APHEX_MAIN_LOGS", Value: "true"})
 	}
+	if inst.Nudge == pipeline.NudgeOff {
+		env = append(env, variable{Name: "APHEX_NUDGE", Value: inst.Nudge})
+	}
 	if inst.EndpointURL != "" {
 		env = append(env, variable{Name: "AWS_ENDPOINT_URL", Value: inst.EndpointURL})
 	}
