@@ -2,6 +2,7 @@ package record
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -64,4 +65,25 @@ func TestEvents_ByStackAndEnvironment(t *testing.T) {
 	found, err = r.Events(t.Context(), "u2", "api")
 	require.NoError(t, err)
 	require.Empty(t, found)
+}
+
+func TestEvents_AsManyAsAreKeptAreReadBack(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	r := New(store.NewDir(dir))
+	e := Events{WorkflowID: "u1", Environment: "dev", Stack: "api", Events: make([]Event, 4000)}
+	for i := range e.Events {
+		e.Events[i] = Event{Status: "CREATE_FAILED", LogicalID: strings.Repeat("L", 255), Path: strings.Repeat("p", 500), Reason: strings.Repeat("r", 1024)}
+	}
+	require.NoError(t, r.PutEvents(t.Context(), e))
+	found, err := r.Events(t.Context(), "u1", "api")
+	require.NoError(t, err)
+	require.Len(t, found, 1)
+	require.True(t, slices.Equal(e.Events, found[0].Events), "all of them as they were")
+
+	key := EventsKey("u1", "dev", "api")
+	_, err = store.NewDir(dir).Put(t.Context(), key, strings.NewReader(`"`+strings.Repeat("x", maxRecordBytes)+`"`), store.PutOptions{})
+	require.NoError(t, err)
+	_, err = r.Events(t.Context(), "u1", "api")
+	require.ErrorContains(t, err, "read "+key+": it is larger than the 16 MiB")
 }

@@ -22,8 +22,9 @@ type objects interface {
 	URL(key string) string
 }
 
-// maxRecordBytes bounds what is read back: a record is a few KiB.
-const maxRecordBytes = 1 << 20
+// maxRecordBytes bounds what is read back. A record is a few KiB; the events
+// of a stack may be 4,000, each with a reason of a KiB.
+const maxRecordBytes = 16 << 20
 
 // Recorder writes the records of runs. Its methods are safe for concurrent use
 // on different stages.
@@ -142,9 +143,12 @@ func (r *Recorder) get(ctx context.Context, key string, v any) error {
 	if err != nil {
 		return err
 	}
-	data, err := io.ReadAll(io.LimitReader(body, maxRecordBytes))
+	data, err := io.ReadAll(io.LimitReader(body, maxRecordBytes+1))
 	if err = errors.Join(err, body.Close()); err != nil {
 		return fmt.Errorf("read %s: %w", key, err)
+	}
+	if len(data) > maxRecordBytes {
+		return fmt.Errorf("read %s: it is larger than the %d MiB that a record may have; something else than aphex wrote it", key, maxRecordBytes>>20)
 	}
 	if err := json.Unmarshal(data, v); err != nil {
 		return fmt.Errorf("read %s: %w", key, err)
