@@ -186,6 +186,10 @@ func (b bookEffects) Get(ctx context.Context, name string) ([]byte, bool, error)
 	return b.book.Effect(ctx, b.key, name)
 }
 
+func (b bookEffects) Earlier(ctx context.Context, name string) ([][]byte, error) {
+	return journal.Earlier(ctx, b.book, b.key, name)
+}
+
 // local is the parts of a run on this machine.
 type local struct {
 	parts

@@ -1,6 +1,7 @@
 package chaos
 
 import (
+	"errors"
 	"fmt"
 	"regexp"
 	"strconv"
@@ -136,20 +137,23 @@ func (t *tap) reach(p Point, m Moment) (cut bool) {
 	t.strikes = t.strikes[1:]
 	t.mu.Unlock()
 	if strike.Delay > 0 {
-		t.later(strike)
+		t.later(strike, strike.Delay)
 		return false
 	}
 	t.strike(strike)
 	return strike.Victim.serves()
 }
 
-// later strikes after the strike's delay.
-func (t *tap) later(strike Strike) {
+// later strikes after a while. A run that has ended by then is not struck.
+func (t *tap) later(strike Strike, after time.Duration) {
 	t.pending.Add(1)
-	time.AfterFunc(strike.Delay, func() {
+	time.AfterFunc(after, func() {
 		defer t.pending.Done()
 		t.mu.Lock()
 		closed := t.closed
+		if closed {
+			t.strikes = append(t.strikes, strike)
+		}
 		t.mu.Unlock()
 		if !closed {
 			t.strike(strike)
@@ -157,8 +161,14 @@ func (t *tap) later(strike Strike) {
 	})
 }
 
+// strike kills. Between two pods there may be nobody to kill: a strike that
+// comes at some time then waits for the next one.
 func (t *tap) strike(strike Strike) {
 	err := t.kill(strike.Victim)
+	if errors.Is(err, errNobody) && strike.Delay > 0 {
+		t.later(strike, nobodyPoll)
+		return
+	}
 	t.mu.Lock()
 	what := strike.At.String()
 	if strike.At == (Boundary{}) {
@@ -179,7 +189,7 @@ func (t *tap) strike(strike Strike) {
 	}
 	t.mu.Unlock()
 	if next != nil {
-		t.later(*next)
+		t.later(*next, next.Delay)
 	}
 }
 
@@ -211,9 +221,10 @@ func (t *tap) command(stage, what string) {
 	}
 }
 
-// close ends all strikes and waits for the one under way.
+// close ends all strikes and waits for the ones under way.
 func (t *tap) close() {
 	t.mu.Lock()
 	t.closed = true
 	t.mu.Unlock()
+	t.pending.Wait()
 }

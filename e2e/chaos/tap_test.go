@@ -186,3 +186,37 @@ func TestSpread_KeepsEveryCase(t *testing.T) {
 		require.ElementsMatch(t, cases, Spread(cases))
 	}
 }
+
+// A second kill that comes between two pods waits for the next one; one that
+// finds nobody before the run's end was none.
+func TestTap_WaitsForAVictim(t *testing.T) {
+	t.Parallel()
+	first, absent := Boundary{Point: Point{Kind: KindKube, Verb: "PUT", Object: "journal", Nth: 1}, Moment: After}, 3
+	tap := newTap(func(v Victim) error {
+		if v == Worker && absent > 0 {
+			absent--
+			return errNobody
+		}
+		return nil
+	}, []Strike{{At: first, Victim: Sidecar}, {Delay: time.Millisecond, Victim: Worker}}, Point{})
+	require.True(t, tap.reach(first.Point, After))
+	require.Eventually(t, func() bool {
+		tap.mu.Lock()
+		defer tap.mu.Unlock()
+		return len(tap.fired) == 2
+	}, 10*time.Second, time.Millisecond)
+	tap.close()
+	require.Empty(t, tap.errs)
+	require.Empty(t, tap.strikes)
+
+	tap = newTap(func(v Victim) error {
+		if v == Worker {
+			return errNobody
+		}
+		return nil
+	}, []Strike{{At: first, Victim: Sidecar}, {Delay: time.Millisecond, Victim: Worker}}, Point{})
+	require.True(t, tap.reach(first.Point, After))
+	tap.close()
+	require.Len(t, tap.fired, 1)
+	require.Len(t, tap.strikes, 1, "the second one never happened")
+}

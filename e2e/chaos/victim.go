@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
@@ -63,11 +64,20 @@ const (
 	deathPoll  = 5 * time.Millisecond
 )
 
+// errNobody is a victim that is not there at the moment.
+var errNobody = errors.New("there is no such victim")
+
+// nobodyPoll is how often it is looked for again.
+const nobodyPoll = 50 * time.Millisecond
+
 // kill kills the victim in the present agent pod of run, and returns the pod's
 // UID once the victim is dead.
 func kill(ctx context.Context, l *lab.Lab, run *lab.Run, v Victim) (podUID string, err error) {
 	pods := l.Dynamic.Resource(podResource).Namespace(run.Namespace)
 	pod, err := pods.Get(ctx, run.AgentPod(), metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return "", errNobody
+	}
 	if err != nil {
 		return "", fmt.Errorf("find the agent pod: %w", err)
 	}
@@ -103,7 +113,7 @@ func killProcess(ctx context.Context, podUID string, v Victim) error {
 			}
 		}
 	}
-	return fmt.Errorf("the pod has no such process, only %v", all)
+	return fmt.Errorf("%w: the pod has only %v", errNobody, all)
 }
 
 // killAll kills every process of a pod.

@@ -113,3 +113,5 @@ func (m *memory) Get(_ context.Context, name string) ([]byte, bool, error) {
 	value, ok := m.entries[name]
 	return value, ok, nil
 }
+
+func (*memory) Earlier(context.Context, string) ([][]byte, error) { return nil, nil }

@@ -190,3 +190,5 @@ func (m *memory) Get(_ context.Context, name string) ([]byte, bool, error) {
 	}
 	return data, true, nil
 }
+
+func (*memory) Earlier(context.Context, string) ([][]byte, error) { return nil, nil }

@@ -2,6 +2,8 @@ package cfn
 
 import (
 	"context"
+	"encoding/json"
+	"fmt"
 	"slices"
 	"time"
 
@@ -98,6 +100,7 @@ func (o *operation) create(ctx context.Context, live *cfntypes.Stack, values par
 	if err != nil {
 		return nil, err
 	}
+	o.state.Name = aws.ToString(in.ChangeSetName)
 	if err := o.announce(ctx, stepCreate); err != nil {
 		return nil, err
 	}
@@ -245,6 +248,34 @@ func (o *operation) failedChangeSet(ctx context.Context, set *changeSet) (Result
 	default:
 		return o.noChange(ctx, live)
 	}
+}
+
+// sweep deletes the change sets that earlier tries of this execution made and
+// did not live to execute. CloudFormation does so itself when another one of
+// the stack is executed, but not if there is nothing to change any more.
+func (o *operation) sweep(ctx context.Context, live *cfntypes.Stack) error {
+	earlier, err := o.d.cfg.Journal.Earlier(ctx, o.entry)
+	if err != nil {
+		return fmt.Errorf("%s: read the journal: %w", o.op, err)
+	}
+	for _, data := range earlier {
+		was := intent{}
+		if err := json.Unmarshal(data, &was); err != nil {
+			return fmt.Errorf("%s: read the journal entry %s of an earlier try: %w", o.op, o.entry, err)
+		}
+		if was.Name == "" || was.Step == stepDone {
+			continue
+		}
+		_, err := o.d.changeSets.DeleteChangeSet(ctx, &cfnsdk.DeleteChangeSetInput{ChangeSetName: aws.String(was.Name), StackName: live.StackId})
+		switch {
+		case err == nil:
+			o.note("deleted change set %s of an earlier try, if it was left over", was.Name)
+		case awserr.ChangeSetNotFound(err), awserr.ChangeSetNotExecutable(err):
+		default:
+			return awserr.Fault(ctx, err, o.op+": delete change set "+was.Name)
+		}
+	}
+	return nil
 }
 
 func (o *operation) discard(ctx context.Context, set *changeSet) error {

@@ -97,6 +97,11 @@ func (o *operation) plan(ctx context.Context, live *cfntypes.Stack) (Result, err
 	if err != nil {
 		return Result{}, err
 	}
+	if live != nil {
+		if err := o.sweep(ctx, live); err != nil {
+			return Result{}, err
+		}
+	}
 	fresh := live == nil || Status(live.StackStatus).Reviewing()
 	if o.template.resources == 0 {
 		return o.empty(fresh)

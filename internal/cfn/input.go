@@ -92,4 +92,6 @@ type Journal interface {
 	Put(ctx context.Context, name string, value []byte) error
 	// Get returns the value of this execution, by whichever process.
 	Get(ctx context.Context, name string) (value []byte, ok bool, err error)
+	// Earlier returns the values of earlier tries of this execution.
+	Earlier(ctx context.Context, name string) ([][]byte, error)
 }

@@ -24,6 +24,8 @@ const (
 type intent struct {
 	Step       step `json:"step,omitempty"`
 	Generation int  `json:"generation"`
+	// Name is the name of this generation's change set, known before it is made.
+	Name string `json:"name,omitempty"`
 	// ChangeSet is the ARN of this generation's change set, once known.
 	ChangeSet string `json:"changeSet,omitempty"`
 	// Stack is the ARN of the stack, once known.

@@ -58,6 +58,7 @@ type script struct {
 	failing  int // answers of DescribeStackEvents to refuse
 	// rolledBack is the status after a rollback that is asked for.
 	rolledBack string
+	deleted    []string // names of change sets
 	// operationEvents, hookResults and hookResult are answers.
 	operationEvents, hookResults, hookResult string
 	forbidden                                bool
@@ -110,7 +111,7 @@ func (s *script) answer(action string, form url.Values) (body, code string) {
 	case "DescribeChangeSet":
 		return s.changeSet(form.Get("ChangeSetName"))
 	case "DeleteChangeSet":
-		s.removed = true
+		s.removed, s.deleted = true, append(s.deleted, form.Get("ChangeSetName"))
 	case "ExecuteChangeSet":
 		s.execution = "EXECUTE_IN_PROGRESS"
 		s.execute(s, form.Get("ClientRequestToken"))
@@ -189,7 +190,10 @@ func (s *script) writes() []string {
 	return out
 }
 
-type memory struct{ entries sync.Map }
+type memory struct {
+	entries sync.Map
+	earlier [][]byte
+}
 
 func (m *memory) Put(_ context.Context, name string, value []byte) error {
 	m.entries.Store(name, value)
@@ -201,6 +205,8 @@ func (m *memory) Get(_ context.Context, name string) ([]byte, bool, error) {
 	value, ok := v.([]byte)
 	return value, ok, nil
 }
+
+func (m *memory) Earlier(context.Context, string) ([][]byte, error) { return m.earlier, nil }
 
 func (s *script) deploy(t *testing.T, edit func(*cfn.Input), configure ...func(*cfn.Config)) (cfn.Result, error) {
 	t.Helper()

@@ -387,7 +387,7 @@ func (e *Engine) record(ctx context.Context, x *execution, what string, call fun
 
 // effects is the stage's part of the journal.
 type effects struct {
-	book journal.Effects
+	book journal.Book
 	key  string
 }
 
@@ -405,4 +405,9 @@ func (f *effects) Put(ctx context.Context, name string, value []byte) error {
 // Get implements task.Effects.
 func (f *effects) Get(ctx context.Context, name string) ([]byte, bool, error) {
 	return f.book.Effect(ctx, f.key, name)
+}
+
+// Earlier implements task.Effects.
+func (f *effects) Earlier(ctx context.Context, name string) ([][]byte, error) {
+	return journal.Earlier(ctx, f.book, f.key, name)
 }

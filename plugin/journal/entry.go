@@ -105,6 +105,29 @@ type Effects interface {
 	Effect(ctx context.Context, key, name string) ([]byte, bool, error)
 }
 
+// Earlier returns what the other executions of the stage of key, in the same
+// environment, recorded under name; oldest first.
+func Earlier(ctx context.Context, book Book, key, name string) ([][]byte, error) {
+	is, ok, err := book.Entry(ctx, key)
+	if err != nil || !ok {
+		return nil, err
+	}
+	entries, err := book.Entries(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var values [][]byte
+	for _, was := range entries {
+		if was.Key == key || was.Stage != is.Stage || was.Environment != is.Environment {
+			continue
+		}
+		if value, ok := was.Effects[name]; ok {
+			values = append(values, value)
+		}
+	}
+	return values, nil
+}
+
 // Journal opens books.
 type Journal interface {
 	// Open claims the book of run, which is created if there is none. The book

@@ -308,3 +308,31 @@ func TestBook_EndsWithItsContext(t *testing.T) {
 		return errors.Is(err, context.Canceled)
 	}, 5*time.Second, time.Millisecond)
 }
+
+func TestEarlier_IsTheSameStageOfOtherTries(t *testing.T) {
+	t.Parallel()
+	b, err := journal.NewFiles(t.TempDir(), "pod-1").Open(t.Context(), run())
+	require.NoError(t, err)
+	begin := func(epoch, stage, environment, value string) string {
+		r := task.Request{Run: run(), Node: "shop-1." + stage + environment, Stage: stage, Environment: environment}
+		r.Run.Epoch = epoch
+		_, err := b.Begin(t.Context(), journal.Entry{Key: r.Key(), Stage: stage, Environment: environment, Node: r.Node, Epoch: epoch, StartedAt: time.Now()})
+		require.NoError(t, err)
+		if value != "" {
+			require.NoError(t, b.PutEffect(t.Context(), r.Key(), "stack", []byte(value)))
+		}
+		return r.Key()
+	}
+	begin("1", task.StageDeployEnv, "dev", `"first"`)
+	begin("1", task.StageDeployEnv, "prod", `"another environment"`)
+	begin("1", task.StageTest, "dev", `"another stage"`)
+	begin("2", task.StageDeployEnv, "dev", "")
+	begin("3", task.StageDeployEnv, "dev", `"third"`)
+	last := begin("4", task.StageDeployEnv, "dev", `"its own"`)
+	values, err := journal.Earlier(t.Context(), b, last, "stack")
+	require.NoError(t, err)
+	require.Equal(t, [][]byte{[]byte(`"first"`), []byte(`"third"`)}, values)
+	values, err = journal.Earlier(t.Context(), b, "never begun", "stack")
+	require.NoError(t, err)
+	require.Empty(t, values)
+}

@@ -37,6 +37,8 @@ func (n *notes) Get(_ context.Context, name string) ([]byte, bool, error) {
 	return value, ok, nil
 }
 
+func (*notes) Earlier(context.Context, string) ([][]byte, error) { return nil, nil }
+
 // drifting synthesizes something else each time.
 type drifting struct {
 	apps

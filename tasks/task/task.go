@@ -162,6 +162,9 @@ type Effects interface {
 	// Get returns the value stored under name by this execution, by whichever
 	// process. ok is false if there is none.
 	Get(ctx context.Context, name string) (value []byte, ok bool, err error)
+	// Earlier returns what other executions of the same stage and environment
+	// of the run, those of earlier tries, stored under name; oldest first.
+	Earlier(ctx context.Context, name string) ([][]byte, error)
 }
 
 // Runner is one stage.

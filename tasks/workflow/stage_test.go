@@ -76,6 +76,8 @@ func (e effects) Get(_ context.Context, name string) ([]byte, bool, error) {
 	return value, ok, nil
 }
 
+func (effects) Earlier(context.Context, string) ([][]byte, error) { return nil, nil }
+
 // handovers counts what was handed over; internal/handover tests how.
 type handovers struct {
 	runs []handover.Run

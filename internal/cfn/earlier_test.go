@@ -1,0 +1,69 @@
+package cfn_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/aphex-pipeline/aphex/internal/cfn"
+)
+
+// cutOff is a journal whose process dies before its nth write.
+type cutOff struct {
+	memory
+	n int
+}
+
+func (c *cutOff) Put(ctx context.Context, name string, value []byte) error {
+	if c.n--; c.n <= 0 {
+		return errors.New("killed")
+	}
+	return c.memory.Put(ctx, name, value)
+}
+
+func (c *cutOff) all() (values [][]byte) {
+	c.entries.Range(func(_, value any) bool {
+		values = append(values, value.([]byte)) //nolint:forcetypeassert // Put stores nothing else
+		return true
+	})
+	return values
+}
+
+// A retried run is a new execution, whose change set has another name.
+func TestDeploy_RemovesTheChangeSetOfAnEarlierTry(t *testing.T) {
+	t.Parallel()
+	for what, status := range map[string]string{"new stack": "", "update": "CREATE_COMPLETE"} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			s := newScript(t)
+			s.status, s.live = status, "{}"
+			s.execute = complete("UPDATE_COMPLETE")
+			first := &cutOff{n: 2}
+			_, err := s.deploy(t, nil, func(c *cfn.Config) { c.Journal = first })
+			require.ErrorContains(t, err, "killed")
+			left := s.created.Get("ChangeSetName")
+			require.Equal(t, []string{"CreateChangeSet"}, s.writes())
+
+			_, err = s.deploy(t, func(in *cfn.Input) { in.Execution = "e, tried again" }, func(c *cfn.Config) { c.Journal = &memory{earlier: first.all()} })
+			require.NoError(t, err)
+			require.Equal(t, []string{"CreateChangeSet", "DeleteChangeSet", "CreateChangeSet", "ExecuteChangeSet"}, s.writes())
+			require.Equal(t, []string{left}, s.deleted)
+			require.NotEqual(t, left, s.created.Get("ChangeSetName"))
+		})
+	}
+}
+
+func TestDeploy_LeavesAloneWhatAnEarlierTryBroughtToItsEnd(t *testing.T) {
+	t.Parallel()
+	s := newScript(t)
+	s.execute = complete("CREATE_COMPLETE")
+	first := &cutOff{n: 100}
+	_, err := s.deploy(t, nil, func(c *cfn.Config) { c.Journal = first })
+	require.NoError(t, err)
+	s.live = "{}"
+	_, err = s.deploy(t, func(in *cfn.Input) { in.Execution = "e, tried again" }, func(c *cfn.Config) { c.Journal = &memory{earlier: first.all()} })
+	require.NoError(t, err)
+	require.Empty(t, s.deleted)
+}
