@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"os"
 	"os/exec"
@@ -25,7 +26,10 @@ const readyPoll = 100 * time.Millisecond
 // component is a running part of the cluster, started by this process.
 type component struct {
 	name string
+	// argv is the program and its arguments.
+	argv []string
 	log  string
+	self process
 	done chan struct{}
 	err  error // how it ended; valid once done is closed
 }
@@ -57,18 +61,29 @@ func tail(path string, n int) string {
 	return string(data[max(0, len(data)-n):])
 }
 
-// start starts a component in the cluster's network namespace, apart from
-// this process's terminal and environment, and notes it in the state. program
-// is the path of the binary; its last element is the component's name.
+// start starts a component with an empty log. program is the path of the
+// binary; its last element is the component's name.
 func (l *local) start(program string, args ...string) error {
-	name := filepath.Base(program)
-	logFile := l.state.path("log", name+".log")
-	log, err := os.OpenFile(logFile, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o644)
+	if err := os.Remove(l.logFile(program)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return l.launch(append([]string{program}, args...))
+}
+
+func (l *local) logFile(program string) string {
+	return l.state.path("log", filepath.Base(program)+".log")
+}
+
+// launch starts a component in the cluster's network namespace, apart from
+// this process's terminal and environment, and notes it in the state.
+func (l *local) launch(program []string) error {
+	name, logFile := filepath.Base(program[0]), l.logFile(program[0])
+	log, err := os.OpenFile(logFile, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = log.Close() }()
-	argv := append(append(l.inNetns(), program), args...)
+	argv := append(l.inNetns(), program...)
 	cmd := exec.Command(argv[0], argv[1:]...) // it outlives the call that starts it; Down ends it
 	cmd.Dir = l.state.Dir
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + l.state.Dir}
@@ -77,19 +92,19 @@ func (l *local) start(program string, args ...string) error {
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("start %s: %w", name, err)
 	}
-	c := &component{name: name, log: logFile, done: make(chan struct{})}
-	l.mu.Lock()
-	l.started = append(l.started, c)
-	l.mu.Unlock()
+	c := &component{name: name, argv: program, log: logFile, done: make(chan struct{})}
+	c.self, err = identify(name, cmd.Process.Pid)
 	go func() {
 		c.err = cmd.Wait()
 		close(c.done)
 	}()
-	p, err := identify(name, cmd.Process.Pid)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.started = append(l.started, c)
 	if err != nil {
 		return errors.Join(c.failed(), err)
 	}
-	l.state.Local.Processes = append(l.state.Local.Processes, p)
+	l.state.Local.Processes = append(l.state.Local.Processes, c.self)
 	return l.state.save()
 }
 
@@ -173,16 +188,20 @@ func (l *local) startKubernetes(ctx context.Context) error {
 	); err != nil {
 		return err
 	}
+	if err := l.awaitAPIServer(ctx); err != nil {
+		return err
+	}
+	return l.startAgents(pki)
+}
+
+func (l *local) awaitAPIServer(ctx context.Context) error {
 	client, err := l.httpClient()
 	if err != nil {
 		return err
 	}
-	if err := l.await(ctx, 2*time.Minute, "the start of the API server", func(ctx context.Context) (bool, error) {
+	return l.await(ctx, 2*time.Minute, "the start of the API server", func(ctx context.Context) (bool, error) {
 		return get(ctx, client, l.apiServer()+"/readyz")
-	}); err != nil {
-		return err
-	}
-	return l.startAgents(pki)
+	})
 }
 
 // startAgents starts everything that needs the API server.
