@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
@@ -146,12 +147,27 @@ func (p *Pipeline) Submit(ctx context.Context, commit string, parameters ...stri
 	for _, parameter := range parameters {
 		args = append(args, "-p", parameter)
 	}
-	out, err := p.lab.Argo(ctx, args...)
-	if err != nil {
-		return nil, err
+	for {
+		out, err := p.lab.Argo(ctx, args...)
+		if err != nil {
+			return nil, err
+		}
+		run := &Run{lab: p.lab, Namespace: p.Installation.Namespace, Name: strings.TrimSpace(out)}
+		status, err := run.until(ctx, "the controller takes it up", takenUpPoll, func(s Status) bool { return s.Phase != "" })
+		if err != nil {
+			return nil, err
+		}
+		// The controller's cache may not have a template yet that was applied a
+		// moment ago.
+		if status.Phase != "Error" || !strings.Contains(status.Message, `"`+p.Installation.Pipeline+`" not found`) {
+			return run, nil
+		}
 	}
-	return &Run{lab: p.lab, Namespace: p.Installation.Namespace, Name: strings.TrimSpace(out)}, nil
 }
+
+// takenUpPoll is how often a new run is asked whether the controller has seen
+// it.
+const takenUpPoll = 20 * time.Millisecond
 
 // SubmitManifest creates a Workflow from YAML.
 func (l *Lab) SubmitManifest(ctx context.Context, manifest []byte) (*Run, error) {
