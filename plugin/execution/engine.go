@@ -10,6 +10,7 @@ import (
 
 	"github.com/aphex-pipeline/aphex/internal/fault"
 	"github.com/aphex-pipeline/aphex/plugin/argo"
+	"github.com/aphex-pipeline/aphex/plugin/journal"
 	"github.com/aphex-pipeline/aphex/tasks/task"
 )
 
@@ -86,7 +87,7 @@ func (e *Engine) Execute(ctx context.Context, call argo.Call) []byte {
 	}
 	r, err := e.run(ctx, call)
 	switch {
-	case errors.Is(err, errPollOver), errors.Is(err, context.Canceled):
+	case err != nil && ctx.Err() != nil, errors.Is(err, context.Canceled):
 		return e.quietFor(e.cfg.Requeue)
 	case err != nil:
 		return e.Reject(ctx, call, err)
@@ -99,7 +100,10 @@ func (e *Engine) Execute(ctx context.Context, call argo.Call) []byte {
 			cancelled("the run's exit handler has started"))
 	}
 	x, err := e.execution(ctx, r, call)
-	if err != nil {
+	switch {
+	case errors.Is(err, journal.ErrFenced):
+		return e.fenced(ctx, r)
+	case err != nil:
 		return e.quietFor(e.cfg.Requeue)
 	}
 	return e.poll(ctx, r, x)
@@ -192,7 +196,7 @@ func (e *Engine) poll(ctx context.Context, r *run, x *execution) []byte {
 		final, ok := x.result()
 		switch {
 		case !ok:
-			return e.quietFor(e.cfg.Grace)
+			return e.fenced(ctx, r)
 		case x.call.Request.Stage == task.StageFinish && e.owes(x):
 			return e.quietFor(e.cfg.Requeue)
 		}

@@ -46,6 +46,11 @@ type run struct {
 	watched bool
 	blind   bool
 
+	// lostAt is when a call met a journal that another pod has; leave ends
+	// everything that serves the run.
+	lostAt time.Time
+	leave  context.CancelFunc
+
 	tidyOnce sync.Once
 }
 
@@ -78,6 +83,8 @@ func (e *Engine) run(ctx context.Context, call argo.Call) (*run, error) {
 // that may help: meanwhile the stages stay pending, and Argo ends them if it
 // takes too long.
 func (e *Engine) open(ctx context.Context, r *run) {
+	ctx, r.leave = context.WithCancel(ctx)
+	defer r.leave()
 	for {
 		r.err = e.openOnce(ctx, r)
 		if r.err == nil || ctx.Err() != nil || fault.From(r.err).Class != fault.Transient {
@@ -88,6 +95,9 @@ func (e *Engine) open(ctx context.Context, r *run) {
 		case <-ctx.Done():
 		case <-time.After(openDelay):
 		}
+	}
+	if r.err != nil && ctx.Err() != nil {
+		r.err = ctx.Err() // the process ends: that says nothing about the run
 	}
 	close(r.ready)
 	if r.err != nil {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/aphex-pipeline/aphex/internal/fault"
+	"github.com/aphex-pipeline/aphex/internal/kube"
 )
 
 const (
@@ -73,13 +74,17 @@ func (b *book) Wait() { <-b.ended }
 func (b *book) claim(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
-	return b.retry(ctx, func() error {
+	hopeless := b.back.hopeless
+	return b.retry(ctx, func(err error) bool { return hopeless(err) }, func() error {
 		doc, version, err := b.back.load(ctx)
 		if err != nil {
 			return err
 		}
 		if doc == nil {
 			doc = newDocument()
+		}
+		if len(doc.Entries) > 0 { // there are replies, or will be, that no other may contradict
+			hopeless = b.hopeless
 		}
 		doc.Writer = writer{Generation: doc.Writer.Generation + 1, PodUID: b.podUID, Since: b.now().UTC()}
 		created := version == ""
@@ -95,12 +100,19 @@ func (b *book) claim(ctx context.Context) error {
 	})
 }
 
+// hopeless reports whether trying a write again makes no sense. A right that
+// was there when the book was claimed is likely to come back: a role is applied
+// anew, a policy mended. Until then nothing is answered.
+func (b *book) hopeless(err error) bool {
+	return !errors.Is(err, kube.ErrForbidden) && b.back.hopeless(err)
+}
+
 // retry calls fn until it succeeds, is hopeless or ctx ends.
-func (b *book) retry(ctx context.Context, fn func() error) error {
+func (b *book) retry(ctx context.Context, hopeless func(error) bool, fn func() error) error {
 	delay := retryDelay
 	for {
 		err := fn()
-		if err == nil || errors.Is(err, ErrFenced) || b.back.hopeless(err) {
+		if err == nil || errors.Is(err, ErrFenced) || hopeless(err) {
 			return err
 		}
 		select {
@@ -113,8 +125,11 @@ func (b *book) retry(ctx context.Context, fn func() error) error {
 }
 
 func unwritten(err error) error {
-	return fault.Wrap(fault.Transient, fault.KubernetesRejected, "write the run's journal",
-		"Check that the Kubernetes API server answers, then retry the run", err)
+	remedy := "Check that the Kubernetes API server answers, then retry the run"
+	if errors.Is(err, kube.ErrForbidden) {
+		remedy = grantRemedy
+	}
+	return fault.Wrap(fault.Transient, fault.KubernetesRejected, "write the run's journal", remedy, err)
 }
 
 // run is the one writer: it takes all changes that wait and writes them as one.
@@ -148,7 +163,7 @@ func (b *book) write(ctx context.Context, batch []*change) {
 	b.mu.Unlock()
 	outcomes := make([]error, len(batch))
 	if err == nil {
-		err = b.retry(ctx, func() error {
+		err = b.retry(ctx, b.hopeless, func() error {
 			var err error
 			if base, version, err = b.refresh(ctx, base, version, generation); err != nil {
 				return err

@@ -15,6 +15,8 @@ import (
 // ConfigMaps whose data exceed 1 MiB.
 const maxConfigMap = 900 << 10
 
+const grantRemedy = "Grant the service account aphex-executor-plugin get, create and update on config maps"
+
 // configMaps is what a book needs of the cluster.
 type configMaps interface {
 	ConfigMap(ctx context.Context, namespace, name string) (*kube.ConfigMap, error)
@@ -119,6 +121,6 @@ func (b *configMapBackend) hopeless(err error) bool {
 }
 
 func rejected(err error) error {
-	return kube.Fault("keep the run's journal", err, "Grant the service account aphex-executor-plugin get, create and update on config maps",
+	return kube.Fault("keep the run's journal", err, grantRemedy,
 		"Check that the Kubernetes API server answers, then retry the run")
 }

@@ -226,6 +226,32 @@ func TestKube_SaysWhatIsMissing(t *testing.T) {
 	require.Contains(t, f.Remedy, "aphex-executor-plugin")
 }
 
+// A right that is taken away under a run's hands is waited for: what the journal
+// already says must not be contradicted by a failure that it does not hold.
+func TestKube_WaitsForARightItHad(t *testing.T) {
+	t.Parallel()
+	s := kubetest.New(t)
+	e := entry("shop-1.build")
+	b := openKube(t, s, "pod-1")
+	_, err := b.Begin(t.Context(), e)
+	require.NoError(t, err)
+	s.Forbid("configmaps", "update")
+	brief, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	_, err = b.End(brief, e.Key, []byte(`{}`), "Succeeded", time.Now())
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	next, cancelNext := context.WithTimeout(t.Context(), time.Second)
+	defer cancelNext()
+	_, err = journal.NewKube(s.Client(t), "pod-1", "shop").Open(next, run())
+	require.Equal(t, fault.Transient, fault.From(err).Class, "%v", err)
+	require.Contains(t, fault.From(err).Remedy, "aphex-executor-plugin")
+
+	s.Deny(nil)
+	ended, err := b.End(t.Context(), e.Key, []byte(`{"late":1}`), "Failed", time.Now())
+	require.NoError(t, err)
+	require.JSONEq(t, `{}`, string(ended.Final), "the change that nobody waited for was made")
+}
+
 func TestKube_RefusesWhatItCannotRead(t *testing.T) {
 	t.Parallel()
 	for name, spoil := range map[string]func(data map[string]any){

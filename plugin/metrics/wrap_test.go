@@ -48,8 +48,11 @@ func TestCluster_CountsJournalAndNudges(t *testing.T) {
 	err = cluster.PatchResults(t.Context(), "n", "none", "1", map[string]json.RawMessage{"id": nil})
 	require.ErrorIs(t, err, kube.ErrNotFound)
 
+	server.Change("configmaps", "n", name, func(o kubetest.Object) { o["data"].(map[string]any)["schema"] = "99" })
+	_, err = book.End(t.Context(), "k", []byte(`{}`), "Succeeded", time.Now()) // nobody will ever read that
+	require.ErrorContains(t, err, "newer version")
 	server.Forbid("configmaps", "update")
-	_, err = book.End(t.Context(), "k", []byte(`{}`), "Succeeded", time.Now())
+	_, err = cluster.UpdateConfigMap(t.Context(), &kube.ConfigMap{Namespace: "n", Name: name, ResourceVersion: "1"})
 	require.ErrorIs(t, err, kube.ErrForbidden)
 	server.Forbid("workflows", "patch")
 	_, err = cluster.AnnotateWorkflow(t.Context(), "n", "w", "u", map[string]string{"a": "c"})
@@ -58,7 +61,7 @@ func TestCluster_CountsJournalAndNudges(t *testing.T) {
 	text := page(t, m)
 	for _, line := range []string{
 		`aphex_journal_writes_total{result="written"} 4`, // opening tries the right to update too
-		`aphex_journal_writes_total{result="conflict"} 1`,
+		`aphex_journal_writes_total{result="conflict"} 2`,
 		`aphex_journal_writes_total{result="forbidden"} 1`,
 		`aphex_journal_failures_total 1`,
 		`aphex_nudges_total{result="written"} 1`,
