@@ -58,6 +58,9 @@ func run(m *testing.M) (code int) {
 		}()
 		err = shared.InstallPlugin(ctx)
 	}
+	if err == nil {
+		err = shared.HurryStagePods(ctx)
+	}
 	if err != nil {
 		_, _ = fmt.Fprintln(os.Stderr, "start the lab:", err)
 		return 1

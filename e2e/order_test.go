@@ -29,8 +29,8 @@ func neverGoBack(t *testing.T, r runner) {
 	t.Helper()
 	l := needLab(t)
 	name := "order" + r.suffix
-	p, first := newApp(t, l, name, config(npmCI(), dev(name, "true")), settings{"stack": name, "value": "one"}, r.use)
-	second, err := p.Push(t.Context(), gitserver.Change{Write: map[string]string{"settings.json": settings{"stack": name, "value": "two"}.json(t)}})
+	p, first, _ := newSmall(t, l, name, r.use)
+	second, err := p.Push(t.Context(), gitserver.Change{Write: smallTemplate(t, name, "two")})
 	require.NoError(t, err)
 
 	ctx, cancel := context.WithTimeout(t.Context(), 2*runLimit)
@@ -75,8 +75,8 @@ func neverGoBack(t *testing.T, r runner) {
 func TestRun_StaleTopologyIsReplaced(t *testing.T) {
 	t.Parallel()
 	l := needLab(t)
-	p, _ := newApp(t, l, "stale", config(npmCI(), dev("stale")), settings{"stack": "stale"})
-	after := config(npmCI(), dev("stale"), environment{name: "prod", region: "eu-central-1", account: "222222222222", stack: "stale"})
+	p, _, _ := newSmall(t, l, "stale")
+	after := config([]string{"true"}, dev("stale"), environment{name: "prod", region: "eu-central-1", account: "222222222222", stack: "stale"})
 	commit, err := p.Push(t.Context(), gitserver.Change{Write: map[string]string{"aphex-config.yaml": after}})
 	require.NoError(t, err)
 	ctx, cancel := context.WithTimeout(t.Context(), 2*runLimit)

@@ -71,18 +71,20 @@ func TestRun_PrivateRepositoryWithoutCredentials(t *testing.T) {
 // TestRun_WorkerKilled: the worker's process dies in the middle of a command.
 func TestRun_WorkerKilled(t *testing.T) {
 	t.Parallel()
+	losesItsWorker(t, pluginRunner())
+}
+
+func TestRun_WorkerOfAStagePodKilled(t *testing.T) {
+	t.Parallel()
+	losesItsWorker(t, containerRunner())
+}
+
+func losesItsWorker(t *testing.T, r runner) {
+	t.Helper()
 	l := needLab(t)
-	p, commit := newApp(t, l, "killed", config([]string{"echo begun; sleep 600"}, dev("killed")), settings{"stack": "killed"})
-	ctx, cancel := context.WithTimeout(t.Context(), runLimit)
-	defer cancel()
-	run, err := p.Submit(ctx, commit)
-	require.NoError(t, err)
-	_, err = run.Until(ctx, "the build's command runs", func(lab.Status) bool {
-		log, err := run.Log(ctx)
-		return err == nil && strings.Contains(log, "[build] begun")
-	})
-	require.NoError(t, err)
-	require.Equal(t, 1, killWorkers(t, l, run))
+	ctx := limited(t)
+	run := holdBuild(ctx, t, l, "killed"+r.suffix, r)
+	require.Equal(t, 1, killWorkers(t, l, run.Run))
 	status, err := run.Wait(ctx)
 	require.NoError(t, err)
 	requireFailure(t, status, "build", fault.WorkerLost)

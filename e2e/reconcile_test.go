@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -15,6 +16,20 @@ import (
 	"github.com/aphex-pipeline/aphex/internal/pipeline"
 	"github.com/aphex-pipeline/aphex/internal/record"
 )
+
+// reconcilers are tests that run the reconciler, which closes the records of
+// everybody's runs: one at a time, or one would miss what another one did.
+var reconcilers sync.Mutex
+
+// aloneWithReconciler waits until no other test runs the reconciler. The test
+// has it until it calls release, at the latest until it ends.
+func aloneWithReconciler(t *testing.T) (release func()) {
+	t.Helper()
+	reconcilers.Lock()
+	release = sync.OnceFunc(reconcilers.Unlock)
+	t.Cleanup(release)
+	return release
+}
 
 // reconcileUntil runs the reconciler until the run's record is closed, and
 // returns the record and everything that was said of the run. A terminated
@@ -54,18 +69,21 @@ func reconcile(ctx context.Context, t *testing.T, l *lab.Lab, run *lab.Run, args
 // leaves it alone; once it is terminated, and its pod gone, the record says so.
 func TestReconcile_ClosesATerminatedRun(t *testing.T) {
 	t.Parallel()
-	l := needLab(t)
-	p, commit := newApp(t, l, "terminated", config([]string{"echo begun; sleep 600"}, dev("terminated")), settings{"stack": "terminated"})
-	ctx, cancel := context.WithTimeout(t.Context(), runLimit)
-	defer cancel()
-	run, err := p.Submit(ctx, commit)
-	require.NoError(t, err)
-	status, err := run.Until(ctx, "the build's command runs", func(lab.Status) bool {
-		log, err := run.Log(ctx)
-		return err == nil && strings.Contains(log, "[build] begun")
-	})
-	require.NoError(t, err)
+	closesATerminatedRun(t, pluginRunner())
+}
 
+func TestReconcile_ClosesATerminatedRunOfStagePods(t *testing.T) {
+	t.Parallel()
+	closesATerminatedRun(t, containerRunner())
+}
+
+func closesATerminatedRun(t *testing.T, r runner) {
+	t.Helper()
+	l := needLab(t)
+	ctx := limited(t)
+	held := holdBuild(ctx, t, l, "terminated"+r.suffix, r)
+	p, run, status := held.p, held.Run, held.status
+	aloneWithReconciler(t)
 	require.Empty(t, reconcile(ctx, t, l, run), "a run that is alive")
 	rec, err := p.Record(ctx, status.UID)
 	require.NoError(t, err)
@@ -97,20 +115,18 @@ func TestReconcile_ClosesATerminatedRun(t *testing.T) {
 func TestReconcile_LostAgentIsToldAndOneRetryCompletesTheRun(t *testing.T) {
 	t.Parallel()
 	l := needLab(t)
-	wait := "echo begun; until aws ssm get-parameter --name /e2e/lost-may-end; do sleep 1; done"
-	cfg := config(append(npmCI(), "date +%s%N > built-at"), dev("lost", wait, "test -s built-at"))
-	p, commit := newApp(t, l, "lost", cfg, settings{"stack": "lost"})
-	ctx, cancel := context.WithTimeout(t.Context(), 2*runLimit)
-	defer cancel()
+	p, commit, ledger := newSmall(t, l, "lost-agent")
+	release := ledger.hold("test")
+	defer release()
+	ctx := limited(t)
 	run, err := p.Submit(ctx, commit)
 	require.NoError(t, err)
-	status, err := run.Until(ctx, "the test's command runs", func(lab.Status) bool {
-		log, err := run.Log(ctx)
-		return err == nil && strings.Contains(log, "[test-dev] begun")
-	})
+	status, err := run.Until(ctx, "the test's command runs", func(s lab.Status) bool { return ledger.began("test") || s.Done() })
 	require.NoError(t, err)
+	require.Equal(t, map[string]int{"build": 1, "synth": 1, "test": 1}, ledger.ran(), "%+v", status)
 	built := status.Node("build")
 
+	alone := aloneWithReconciler(t)
 	require.NoError(t, run.FailAgent(ctx))
 	status, err = run.Wait(ctx)
 	require.NoError(t, err)
@@ -123,17 +139,20 @@ func TestReconcile_LostAgentIsToldAndOneRetryCompletesTheRun(t *testing.T) {
 	reason, err := run.Label(ctx, pipeline.LabelReason)
 	require.NoError(t, err)
 	require.Equal(t, string(fault.AgentLost), reason)
+	alone()
 
-	putParameter(t, l, "/e2e/lost-may-end", "yes")
+	release()
 	require.NoError(t, run.Retry(ctx))
 	status, err = run.Wait(ctx)
 	require.NoError(t, err)
 	require.Equal(t, "Succeeded", status.Phase, "%+v", status)
 	require.Equal(t, built.FinishedAt, status.Node("build").FinishedAt, "the build ran again")
-	require.Equal(t, int64(1), parameterVersion(t, l, "/e2e/lost"), "the stack was written once")
+	require.Equal(t, map[string]int{"test": 1}, ledger.ran())
+	require.Equal(t, int64(1), parameterVersion(t, l, "/e2e/lost-agent"), "the stack was written once")
 	rec, err = p.Record(ctx, status.UID)
 	require.NoError(t, err)
 	require.Equal(t, record.Succeeded, rec.Status)
+	aloneWithReconciler(t)
 	_ = reconcile(ctx, t, l, run)
 	reason, err = run.Label(ctx, pipeline.LabelReason)
 	require.NoError(t, err)

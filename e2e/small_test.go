@@ -138,6 +138,41 @@ func newSmall(t *testing.T, l *lab.Lab, name string, changes ...func(*pipeline.I
 	return p, commit, b
 }
 
+// smallTemplate is the path and the text of the template of testdata/small,
+// whose one parameter has the value "one", with another value.
+func smallTemplate(t *testing.T, name, value string) map[string]string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join("testdata", "small", "assembly", "STACK.template.json"))
+	require.NoError(t, err)
+	changed := strings.ReplaceAll(strings.Replace(string(text), `"one"`, `"`+value+`"`, 1), "STACK", name)
+	return map[string]string{"assembly/" + name + ".template.json": changed}
+}
+
+// held is a run of a small pipeline whose build has begun and does not end
+// before release is called.
+type held struct {
+	*lab.Run
+	p       *lab.Pipeline
+	ledger  *ledger
+	status  lab.Status
+	release func()
+}
+
+// holdBuild makes a small pipeline and brings a run to its build.
+func holdBuild(ctx context.Context, t *testing.T, l *lab.Lab, name string, r runner) held {
+	t.Helper()
+	p, commit, ledger := newSmall(t, l, name, r.use)
+	h := held{p: p, ledger: ledger, release: ledger.hold("build")}
+	t.Cleanup(h.release)
+	var err error
+	h.Run, err = p.Submit(ctx, commit)
+	require.NoError(t, err)
+	h.status, err = h.Until(ctx, "the build's command runs", func(s lab.Status) bool { return ledger.began("build") || s.Done() })
+	require.NoError(t, err)
+	require.False(t, h.status.Done(), "%+v", h.status)
+	return h
+}
+
 // server returns Argo's server.
 func server(t *testing.T, l *lab.Lab) *lab.Server {
 	t.Helper()

@@ -19,13 +19,26 @@ import (
 // the first run built.
 func TestSuccessor_DeliversTheNewEnvironmentWithoutASecondBuild(t *testing.T) {
 	t.Parallel()
+	handsOver(t, pluginRunner())
+}
+
+func TestSuccessor_InStagePodsDeliversTheNewEnvironment(t *testing.T) {
+	t.Parallel()
+	handsOver(t, containerRunner())
+}
+
+func handsOver(t *testing.T, r runner) {
+	t.Helper()
 	l := needLab(t)
+	name := "succ" + r.suffix
+	p, _, ledger := newSmall(t, l, name, r.use)
 	// The marker is of the build that ran; the test that finds it proves that
 	// the successor has that build's workspace.
-	build := append(npmCI(), "echo $APHEX_RUN > built-by")
-	first := dev("succ", "grep -x \"$(cat built-by)\" built-by; echo built by $(cat built-by)")
-	p, _ := newApp(t, l, "succ", config(build, first), settings{"stack": "succ"})
-	after := config(build, first, environment{name: "prod", region: "eu-central-1", account: "222222222222", stack: "succ"}) + "selfModification: same-run\n"
+	after := config(
+		[]string{". ./ledger.sh; did build", "echo $APHEX_RUN > built-by"},
+		dev(name, ". ./ledger.sh; did test", "echo built by $(cat built-by)"),
+		environment{name: "prod", region: "eu-central-1", account: "222222222222", stack: name},
+	) + "selfModification: same-run\n"
 	commit, err := p.Push(t.Context(), gitserver.Change{Write: map[string]string{"aphex-config.yaml": after}})
 	require.NoError(t, err)
 	ctx, cancel := context.WithTimeout(t.Context(), 2*runLimit)
@@ -59,10 +72,11 @@ func TestSuccessor_DeliversTheNewEnvironmentWithoutASecondBuild(t *testing.T) {
 	require.Equal(t, "true", after2.Node("deploy-dev").Output("deployed"))
 	require.Equal(t, "true", after2.Node("deploy-prod").Output("deployed"))
 	require.Contains(t, object(t, l, after2.Node("test-dev").Output("log-url")), "built by "+run.Name+"\n")
-	require.Equal(t, int64(1), parameterVersion(t, l, "/e2e/succ"), "deployed once")
+	require.Equal(t, int64(1), parameterVersion(t, l, "/e2e/"+name), "deployed once")
 	rec, err = p.Record(ctx, after2.UID)
 	require.NoError(t, err)
 	require.Equal(t, status.UID, rec.Predecessor)
+	require.Equal(t, map[string]int{"build": 1, "synth": 2, "test": 1}, ledger.ran())
 
 	names, err := l.Kubectl(ctx, nil, "get", "workflows", "-n", p.Installation.Namespace, "-l", pipeline.LabelPipeline+"="+p.Installation.Pipeline, "-o", "name")
 	require.NoError(t, err)

@@ -44,32 +44,21 @@ func entry(t *testing.T, l *lab.Lab, run *lab.Run, node string) (phase string) {
 	return phase
 }
 
-func building(ctx context.Context, t *testing.T, run *lab.Run) {
-	t.Helper()
-	_, err := run.Until(ctx, "the build's command runs", func(lab.Status) bool {
-		log, err := run.Log(ctx)
-		return err == nil && strings.Contains(log, "[build] begun")
-	})
-	require.NoError(t, err)
-}
-
 // TestWatchdog_HandsALostResultIn: the agent has handed the build's result in
 // and forgotten it; then it is gone before the controller has seen it.
 func TestWatchdog_HandsALostResultIn(t *testing.T) {
 	l := needLab(t)
-	p, commit := newApp(t, l, "lost", config(append(npmCI(), "echo begun; sleep 20"), dev("lost")), settings{"stack": "lost"})
-	ctx, cancel := context.WithTimeout(t.Context(), 2*runLimit)
-	defer cancel()
-	run, err := p.Submit(ctx, commit)
-	require.NoError(t, err)
-	building(ctx, t, run)
+	ctx := limited(t)
+	run := holdBuild(ctx, t, l, "lost", pluginRunner())
 	controller(t, l, false)
 	t.Cleanup(func() { controller(t, l, true) })
-	require.Eventually(t, func() bool { return entry(t, l, run, "build") == "Succeeded" }, 2*time.Minute, 200*time.Millisecond)
+	run.release()
+	_, err := run.Until(ctx, "the build's result is handed in", func(lab.Status) bool { return entry(t, l, run.Run, "build") == "Succeeded" })
+	require.NoError(t, err)
 	_, err = l.Dynamic.Resource(taskSets).Namespace(run.Namespace).Patch(ctx, run.Name, types.MergePatchType,
 		[]byte(`{"status":null}`), metav1.PatchOptions{}, "status")
 	require.NoError(t, err)
-	require.Empty(t, entry(t, l, run, "build"))
+	require.Empty(t, entry(t, l, run.Run, "build"))
 	lost := time.Now()
 	controller(t, l, true)
 
@@ -79,7 +68,7 @@ func TestWatchdog_HandsALostResultIn(t *testing.T) {
 	stop()
 	require.NoError(t, err)
 	require.Equal(t, "Succeeded", status.Phase, "%+v", status)
-	require.Equal(t, 1, strings.Count(log.String(), "[build] begun"), "the build ran again")
+	require.Equal(t, all(), run.ledger.ran(), "the build ran again")
 	require.Contains(t, log.String(), "lost result handed in again")
 	t.Logf("the run ended %s after the loss", time.Since(lost).Round(time.Second))
 }
@@ -92,19 +81,17 @@ func TestWatchdog_StopThenRetryRunsTheStageAgain(t *testing.T) {
 		t.Run(how, func(t *testing.T) {
 			t.Parallel()
 			l := needLab(t)
-			p, commit := newApp(t, l, how, config(append([]string{"echo begun; sleep 15"}, npmCI()...), dev(how)), settings{"stack": how})
-			ctx, cancel := context.WithTimeout(t.Context(), 2*runLimit)
-			defer cancel()
-			run, err := p.Submit(ctx, commit)
-			require.NoError(t, err)
-			building(ctx, t, run)
-			_, err = l.Argo(ctx, how, run.Name, "-n", run.Namespace)
+			ctx := limited(t)
+			held := holdBuild(ctx, t, l, how, pluginRunner())
+			run := held.Run
+			_, err := l.Argo(ctx, how, run.Name, "-n", run.Namespace)
 			require.NoError(t, err)
 			status, err := run.Wait(ctx)
 			require.NoError(t, err)
 			require.Equal(t, "Failed", status.Phase, "%+v", status)
 			stopped := status.Node("build")
 			require.Equal(t, "Failed", stopped.Phase, "%+v", status)
+			held.release()
 			require.NoError(t, run.Retry(ctx))
 			status, err = run.Wait(ctx)
 			require.NoError(t, err)

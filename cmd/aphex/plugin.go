@@ -77,7 +77,7 @@ the running container: kubectl exec POD -c aphex-executor-plugin -- aphex plugin
 			}
 			redactor := redact.New()
 			logger := slog.New(slog.NewJSONHandler(redactor.Records(cmd.ErrOrStderr()), nil))
-			cfg, err := sidecarConfig(cmd.Context(), logger, redactor)
+			cfg, err := sidecarConfig(cmd.Context(), logger, redactor, order.Guard)
 			if err != nil {
 				return err
 			}
@@ -105,7 +105,7 @@ func probePlugin(ctx context.Context, addr, what string) error {
 }
 
 // sidecarConfig composes the plugin from the container's environment.
-func sidecarConfig(ctx context.Context, logger *slog.Logger, redactor *redact.Redactor) (sidecar.Config, error) {
+func sidecarConfig(ctx context.Context, logger *slog.Logger, redactor *redact.Redactor, guard func(task.Registry, order.Workflows) task.Registry) (sidecar.Config, error) {
 	client, err := kube.InCluster()
 	if err != nil {
 		return sidecar.Config{}, err
@@ -148,7 +148,7 @@ func sidecarConfig(ctx context.Context, logger *slog.Logger, redactor *redact.Re
 	}
 	bucket := store.NewS3(base, os.Getenv("APHEX_BUCKET"), os.Getenv("APHEX_BUCKET_PREFIX"))
 	records := record.New(bucket)
-	cfg.Registry = order.Guard(parts{
+	cfg.Registry = guard(parts{
 		privateDir: private, worker: worker.NewClient(os.Getenv("APHEX_WORKER_SOCKET")), workerRoot: workerRoot,
 		git: repositories, store: bucket, records: records, identity: id,
 		kube: client, namespace: os.Getenv("APHEX_NAMESPACE"), pipeline: pipelineName,

@@ -17,6 +17,7 @@ import (
 	"github.com/aphex-pipeline/aphex/internal/fault"
 	"github.com/aphex-pipeline/aphex/internal/redact"
 	"github.com/aphex-pipeline/aphex/plugin/argo"
+	"github.com/aphex-pipeline/aphex/plugin/order"
 	"github.com/aphex-pipeline/aphex/plugin/sidecar"
 	"github.com/aphex-pipeline/aphex/tasks/task"
 )
@@ -69,7 +70,7 @@ func runInPod(cmd *cobra.Command, stage string, f taskFlags) error {
 	if err != nil {
 		return lastWords(logger, fault.Message(err), err)
 	}
-	cfg, err := sidecarConfig(cmd.Context(), logger, redactor)
+	cfg, err := sidecarConfig(cmd.Context(), logger, redactor, order.GuardPods)
 	if err != nil {
 		return lastWords(logger, fault.Message(err), err)
 	}

@@ -17,7 +17,10 @@ import (
 var pods = schema.GroupVersionResource{Version: "v1", Resource: "pods"}
 
 // Pod is a pod of a run.
-type Pod struct{ Name, UID string }
+type Pod struct{ Name, UID, Phase string }
+
+// AtWork reports whether the pod has not come to its end.
+func (p Pod) AtWork() bool { return p.Phase != "Succeeded" && p.Phase != "Failed" }
 
 // Pods lists the pods that a run has now.
 func (l *Lab) Pods(ctx context.Context, run *Run) ([]Pod, error) {
@@ -27,7 +30,11 @@ func (l *Lab) Pods(ctx context.Context, run *Run) ([]Pod, error) {
 	}
 	found := make([]Pod, 0, len(list.Items))
 	for i := range list.Items {
-		found = append(found, Pod{Name: list.Items[i].GetName(), UID: string(list.Items[i].GetUID())})
+		phase, _, err := unstructured.NestedString(list.Items[i].Object, "status", "phase")
+		if err != nil {
+			return nil, fmt.Errorf("read pod %s: %w", list.Items[i].GetName(), err)
+		}
+		found = append(found, Pod{Name: list.Items[i].GetName(), UID: string(list.Items[i].GetUID()), Phase: phase})
 	}
 	return found, nil
 }

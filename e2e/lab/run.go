@@ -178,11 +178,16 @@ func (r *Run) Settled(ctx context.Context) error {
 
 // Retry is `argo retry` of a run that has ended.
 func (r *Run) Retry(ctx context.Context) error {
-	if err := r.Settled(ctx); err != nil {
-		return err
+	for {
+		if err := r.Settled(ctx); err != nil {
+			return err
+		}
+		_, err := r.lab.Argo(ctx, "retry", r.Name, "-n", r.Namespace)
+		// By the controller or a reconciler, at the same moment.
+		if err == nil || ctx.Err() != nil || !strings.Contains(err.Error(), "the object has been modified") {
+			return err
+		}
 	}
-	_, err := r.lab.Argo(ctx, "retry", r.Name, "-n", r.Namespace)
-	return err
 }
 
 // Terminate is `argo terminate`.

@@ -26,7 +26,8 @@ const (
 	Terminated Reason = "Terminated"
 	// StageTimeout is a stage that used up its time.
 	StageTimeout Reason = "StageTimeout"
-	// OutOfOrder is a stage that was started before its turn.
+	// OutOfOrder is a stage that was started before its turn, or without what
+	// stages before it make.
 	OutOfOrder Reason = "OutOfOrder"
 	// OutputTooLarge is an output beyond what a reply may carry.
 	OutputTooLarge Reason = "OutputTooLarge"

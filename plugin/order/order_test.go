@@ -2,6 +2,7 @@ package order_test
 
 import (
 	"context"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -13,14 +14,16 @@ import (
 	"github.com/aphex-pipeline/aphex/tasks/task"
 )
 
-// ask runs deploy-env of a Workflow with the given phases of its stages.
-func ask(t *testing.T, stage string, phases map[string]string) (ran bool, err error) {
+// ask runs the stage in a Workflow whose stages have the given nodes: a phase,
+// and after a blank a message. Its own node is that of deploy-dev.
+func ask(t *testing.T, guard func(task.Registry, order.Workflows) task.Registry, stage string, stages map[string]string) (ran bool, err error) {
 	t.Helper()
 	s := kubetest.New(t)
 	nodes := map[string]any{"shop-1": map[string]any{"id": "shop-1", "name": "shop-1", "phase": "Running"}}
-	for name, phase := range phases {
+	for name, node := range stages {
 		full := "shop-1." + name
-		nodes[kube.NodeID("shop-1", full)] = map[string]any{"id": kube.NodeID("shop-1", full), "name": full, "phase": phase}
+		phase, message, _ := strings.Cut(node, " ")
+		nodes[kube.NodeID("shop-1", full)] = map[string]any{"id": kube.NodeID("shop-1", full), "name": full, "phase": phase, "message": message}
 	}
 	s.Put("workflows", kubetest.Object{
 		"apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow",
@@ -31,11 +34,22 @@ func ask(t *testing.T, stage string, phases map[string]string) (ran bool, err er
 		ran = true
 		return task.Result{}, nil
 	})
-	guarded := order.Guard(task.Registry{task.StageDeployEnv: runner, task.StageFinish: runner}, s.Client(t))
+	guarded := guard(task.Registry{task.StageDeployEnv: runner, task.StageFinish: runner}, s.Client(t))
 	_, err = guarded[stage].Run(t.Context(), task.Request{
 		Run: task.Run{Namespace: "shop", Name: "shop-1", UID: "uid-1"}, Stage: stage, Node: "shop-1.deploy-dev",
 	}, task.Env{})
 	return ran, err
+}
+
+// requireRefused checks whether deploy-dev was refused.
+func requireRefused(t *testing.T, refused, ran bool, err error) {
+	t.Helper()
+	require.Equal(t, !refused, ran)
+	if !refused {
+		require.NoError(t, err)
+		return
+	}
+	require.Equal(t, fault.OutOfOrder, fault.From(err).Reason)
 }
 
 func TestGuard_StagesFollowOneAnother(t *testing.T) {
@@ -57,16 +71,35 @@ func TestGuard_StagesFollowOneAnother(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			ran, err := ask(t, task.StageDeployEnv, c.phases)
-			require.Equal(t, c.want, ran)
-			if !c.want {
-				require.Equal(t, fault.OutOfOrder, fault.From(err).Reason)
-				return
-			}
-			require.NoError(t, err)
+			ran, err := ask(t, order.Guard, task.StageDeployEnv, c.phases)
+			requireRefused(t, !c.want, ran, err)
 		})
 	}
-	ran, err := ask(t, task.StageFinish, map[string]string{"build": "Failed", "deploy-dev": "Running"})
+	ran, err := ask(t, order.Guard, task.StageFinish, map[string]string{"build": "Failed", "deploy-dev": "Running"})
 	require.NoError(t, err)
 	require.True(t, ran, "finish comes after everything")
+}
+
+func TestGuardPods_ResultsAreTheRunsOwn(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		nodes   map[string]string
+		refused bool
+	}{
+		"in order":                       {map[string]string{"build": "Succeeded", "build(0)": "Succeeded", "deploy-dev": "Running", "deploy-dev(0)": "Pending"}, false},
+		"passed over":                    {map[string]string{"build": "Succeeded", "test-qa": "Skipped when 'false == true' evaluated false"}, false},
+		"the end before is not seen yet": {map[string]string{"build": "Running", "build(0)": "Running", "deploy-dev": "Running", "deploy-dev(0)": "Pending"}, false},
+		"the build is of another run":    {map[string]string{"build": "Succeeded", "build(0)": "Skipped original pod: shop-0-123", "deploy-dev(1)": "Pending"}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			ran, err := ask(t, order.GuardPods, task.StageDeployEnv, c.nodes)
+			requireRefused(t, c.refused, ran, err)
+			if c.refused {
+				require.ErrorContains(t, err, "the result of build is that of another run")
+			}
+		})
+	}
+	ran, err := ask(t, order.GuardPods, task.StageFinish, map[string]string{"build(0)": "Skipped original pod: shop-0-123"})
+	requireRefused(t, false, ran, err)
 }
