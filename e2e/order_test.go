@@ -29,12 +29,14 @@ func neverGoBack(t *testing.T, r runner) {
 	t.Helper()
 	l := needLab(t)
 	name := "order" + r.suffix
-	p, first, _ := newSmall(t, l, name, r.use)
+	p, first, ledger := newSmall(t, l, name, r.use)
 	second, err := p.Push(t.Context(), gitserver.Change{Write: smallTemplate(t, name, "two")})
 	require.NoError(t, err)
 
 	ctx, cancel := context.WithTimeout(t.Context(), 2*runLimit)
 	defer cancel()
+	release := ledger.hold("build") // so that it is at work when the second comes
+	defer release()
 	one, err := p.Submit(ctx, first)
 	require.NoError(t, err)
 	// The queue is ordered by whole seconds: make the order of creation the
@@ -48,6 +50,7 @@ func neverGoBack(t *testing.T, r runner) {
 	waiting, err := two.Until(ctx, "the second run waits for the lock", func(s lab.Status) bool { return s.Phase == "Pending" && s.Message != "" })
 	require.NoError(t, err)
 	require.Contains(t, waiting.Message, "lock")
+	release()
 	for _, run := range []*lab.Run{one, two} {
 		status, err := run.Wait(ctx)
 		require.NoError(t, err)
@@ -75,18 +78,21 @@ func neverGoBack(t *testing.T, r runner) {
 func TestRun_StaleTopologyIsReplaced(t *testing.T) {
 	t.Parallel()
 	l := needLab(t)
-	p, _, _ := newSmall(t, l, "stale")
-	after := config([]string{"true"}, dev("stale"), environment{name: "prod", region: "eu-central-1", account: "222222222222", stack: "stale"})
+	p, _, ledger := newSmall(t, l, "stale")
+	after := config([]string{". ./ledger.sh; did build"}, dev("stale"), environment{name: "prod", region: "eu-central-1", account: "222222222222", stack: "stale"})
 	commit, err := p.Push(t.Context(), gitserver.Change{Write: map[string]string{"aphex-config.yaml": after}})
 	require.NoError(t, err)
 	ctx, cancel := context.WithTimeout(t.Context(), 2*runLimit)
 	defer cancel()
+	release := ledger.hold("build")
+	defer release()
 	first, err := p.Submit(ctx, commit)
 	require.NoError(t, err)
 	_, err = first.Until(ctx, "the first run holds the lock", func(s lab.Status) bool { return s.Phase == "Running" })
 	require.NoError(t, err)
 	waiting, err := p.Submit(ctx, commit)
 	require.NoError(t, err)
+	release()
 
 	status, err := first.Wait(ctx)
 	require.NoError(t, err)
