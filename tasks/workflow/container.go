@@ -67,13 +67,25 @@ func containerTemplate(node pipeline.Node, step body, inst pipeline.Installation
 	return template{
 		Name:          quoted(node.Name()),
 		Timeout:       stageLimit,
-		RetryStrategy: &retryStrategy{Limit: podRetries, RetryPolicy: "OnError"},
+		RetryStrategy: podRetry(node),
 		Container: &stepContainer{
 			Image: quoted(inst.Images.Plugin), ImagePullPolicy: quoted(inst.ImagePullPolicy),
 			Command: []quoted{"aphex", "task", step.Stage}, Args: args,
 		},
 		Outputs: &outputs{Parameters: list},
 	}
+}
+
+// podRetry is the strategy of the stage's template. The one stage that may fail
+// without its run has none: `argo retry` sets a failed node that has attempts
+// to running, whatever came after it, and nothing would end it again.
+//
+// Source: workflow/util, resetPath, Argo v3.7.18.
+func podRetry(node pipeline.Node) *retryStrategy {
+	if node.Stage == task.StageDeployPipeline {
+		return nil
+	}
+	return &retryStrategy{Limit: podRetries, RetryPolicy: "OnError"}
 }
 
 // argEnvironment begins the argument that names a stage's environment.

@@ -51,6 +51,25 @@ func TestGenerate_RunnersHaveTheSameDAG(t *testing.T) {
 	}
 }
 
+// A stage whose pod is lost gets another one; the stage that may fail without
+// its run does not: Argo could not retry the run.
+func TestGenerate_RetriesOfStagePods(t *testing.T) {
+	t.Parallel()
+	cfg, inst := load(t, filepath.Join(goldenDir, "container"))
+	data, err := workflow.Generate(cfg, inst)
+	require.NoError(t, err)
+	tmpl := decode(t, data)
+	for _, node := range pipeline.Topology(cfg) {
+		strategy := tmpl.GetTemplateByName(node.Name()).RetryStrategy
+		if node.Stage == task.StageDeployPipeline {
+			require.Nil(t, strategy)
+			continue
+		}
+		require.NotNil(t, strategy, node.Name())
+		require.Equal(t, "OnError", string(strategy.RetryPolicy))
+	}
+}
+
 // A stage's pod gets as arguments what the plugin gets as a body.
 func TestGenerate_ArgumentsOfStagePods(t *testing.T) {
 	t.Parallel()
