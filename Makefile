@@ -27,6 +27,11 @@ test-unit: ## Unit, property and golden tests; no root, no cluster, no emulator
 test-e2e: ## End-to-end tests on a real cluster with an emulated AWS
 	APHEX_REQUIRE=cluster,emulator,images go test -count=1 -p 1 -parallel 3 -timeout 60m -v ./e2e/...
 
+FUZZ_TIME ?= 60s
+.PHONY: fuzz
+fuzz: ## Every fuzz target for FUZZ_TIME (60s), two at a time; FUZZ_ONLY is a pattern of their names
+	@FUZZ_TIME=$(FUZZ_TIME) FUZZ_ONLY='$(FUZZ_ONLY)' hack/fuzz.sh
+
 .PHONY: demo
 demo: ## Push a sample application through two AWS accounts on a local cluster
 	@go run ./e2e/cmd/demo up

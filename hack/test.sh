@@ -24,6 +24,7 @@ phase() { # name command...
 unit=(./cmd/... ./internal/... ./plugin/... ./tasks/... ./manifests/... ./e2e/conformance)
 phase compile go test -race -run '^$' -exec true "${unit[@]}"
 phase unit go test -race -shuffle=on "${unit[@]}"
+phase fuzz hack/fuzz.sh
 if [ "$status" -eq 0 ]; then
   export APHEX_REQUIRE=cluster,emulator,images
   phase e2e-parts go test -count=1 -p 1 -timeout 40m $(go list ./e2e/... | grep -v -e '/e2e$' -e '/e2e/conformance$')

@@ -124,18 +124,3 @@ func TestZip_SameTreeSameBytes(t *testing.T) {
 		}
 	})
 }
-
-func FuzzExtract(f *testing.F) {
-	f.Add(tarOf(f, entry{name: "a/b", body: "x"}, entry{name: "l", kind: '2', link: "../x"}).Bytes())
-	f.Add(tarOf(f, entry{name: "../b", body: "x"}).Bytes())
-	f.Fuzz(func(t *testing.T, data []byte) {
-		parent := t.TempDir()
-		dir := filepath.Join(parent, "dst")
-		require.NoError(t, os.Mkdir(dir, 0o755))
-		root := openRoot(t, dir)
-		_, _ = archive.Extract(t.Context(), root, bytes.NewReader(data), archive.Limits{Entries: 100, Bytes: 1 << 16})
-		left, err := os.ReadDir(parent)
-		require.NoError(t, err)
-		require.Len(t, left, 1)
-	})
-}

@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/aphex-pipeline/aphex/internal/fault"
+	"github.com/aphex-pipeline/aphex/internal/jsonlimit"
 )
 
 // KnownMajor is the newest major version of the assembly schema this package
@@ -72,7 +73,7 @@ func Load(dir string) (*Assembly, error) {
 	}
 	defer func() { _ = root.Close() }()
 	a := &Assembly{Dir: abs}
-	l := &loader{root: root, assembly: a}
+	l := &loader{root: root, assembly: a, seen: map[string]bool{}}
 	if err := l.load(".", 0); err != nil {
 		return nil, err
 	}
@@ -138,6 +139,7 @@ func readFile(root *os.Root, name string) ([]byte, error) {
 type loader struct {
 	root     *os.Root
 	assembly *Assembly
+	seen     map[string]bool // folders read so far
 }
 
 // load reads the manifest in dir (slash-separated, relative to the root) and
@@ -146,6 +148,10 @@ func (l *loader) load(dir string, depth int) error {
 	if depth > maxNesting {
 		return invalid("%s: assemblies are nested more than %d deep", dir, maxNesting)
 	}
+	if l.seen[dir] { // also what would never end: an assembly that holds itself
+		return invalid("folder %s: its assembly is part of the app twice", dir)
+	}
+	l.seen[dir] = true
 	name := path.Join(dir, manifestFile)
 	var m manifestJSON
 	if err := l.decode(name, &m); err != nil {
@@ -176,6 +182,9 @@ func (l *loader) decode(name string, v any) error {
 	data, err := readFile(l.root, name)
 	if err != nil {
 		return err
+	}
+	if err := jsonlimit.Check(data, jsonlimit.Document); err != nil {
+		return invalid("file %s: %w", name, err)
 	}
 	if err := json.Unmarshal(data, v); err != nil {
 		return invalid("file %s: %w", name, err)

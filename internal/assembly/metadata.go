@@ -5,6 +5,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"github.com/aphex-pipeline/aphex/internal/jsonlimit"
 )
 
 const (
@@ -96,7 +98,7 @@ func (r *Resources) Path(logicalIDs ...string) string {
 // from their templates and from the manifest's metadata. A template that
 // cannot be read only leaves paths unknown.
 func (a *Assembly) Resources(s *Stack) *Resources {
-	r := a.resources(s.TemplateFile, 0)
+	r := a.resources(s.TemplateFile, map[string]*Resources{})
 	for id, p := range s.logicalIDs {
 		if _, ok := r.paths[id]; !ok {
 			r.paths[id] = p
@@ -105,10 +107,16 @@ func (a *Assembly) Resources(s *Stack) *Resources {
 	return r
 }
 
-func (a *Assembly) resources(template string, depth int) *Resources {
+// resources reads a template that is not among those read. One that several
+// nested stacks share is read once; so is one that nests itself.
+func (a *Assembly) resources(template string, read map[string]*Resources) *Resources {
+	if r, ok := read[template]; ok {
+		return r
+	}
 	r := &Resources{paths: map[string]string{}, nested: map[string]*Resources{}}
+	read[template] = r
 	data, err := a.ReadFile(template)
-	if err != nil || depth > maxNesting {
+	if err != nil || jsonlimit.Check(data, jsonlimit.Document) != nil {
 		return r
 	}
 	var doc struct {
@@ -125,7 +133,7 @@ func (a *Assembly) resources(template string, depth int) *Resources {
 			r.paths[id] = p
 		}
 		if file := text(resource.Metadata[metaAssetPath]); file != "" && resource.Type == typeNestedStack {
-			r.nested[id] = a.resources(siblingOf(template, file), depth+1)
+			r.nested[id] = a.resources(siblingOf(template, file), read)
 		}
 	}
 	return r

@@ -152,6 +152,7 @@ func TestCompare(t *testing.T) {
 		{"more", strings.Replace(ours, `"N": 1`, `"N": 1, "M": 1`, 1), different},
 		{"short tags", "Resources:\n  A: !Ref X\n", different},
 		{"no template", "not: [a", different},
+		{"more than a template", ours + "{}", different},
 		{"empty", "", different},
 	}
 	mine, err := parseTemplate([]byte(ours))
@@ -290,4 +291,38 @@ func TestExplain(t *testing.T) {
 	}
 	require.Equal(t, []string{"resource Old (AWS::S3::Bucket) was replaced or removed but could not be deleted: not empty"},
 		record("01 UPDATE_COMPLETE AWS::X::Y A", "02 DELETE_FAILED AWS::S3::Bucket Old not empty").leftovers())
+}
+
+// A long text beyond ASCII that differs at its end took longer than anybody
+// waits when every way of losing its characters was tried.
+func TestCompare_LongTextsTakeNoTime(t *testing.T) {
+	t.Parallel()
+	mine, err := parseTemplate([]byte(`{"Description":"` + strings.Repeat("説明", 5000) + `."}`))
+	require.NoError(t, err)
+	began := time.Now()
+	require.Equal(t, different, mine.compare([]byte(`{"Description":"`+strings.Repeat("?", 20_000)+`!"}`)))
+	require.Equal(t, mangled, mine.compare([]byte(`{"Description":"`+strings.Repeat("?", 20_000)+`."}`)))
+	require.Less(t, time.Since(began), 20*time.Second)
+}
+
+// Each key that lost characters stands for one of ours.
+func TestCompare_KeysAreMatchedOnce(t *testing.T) {
+	t.Parallel()
+	mine, err := parseTemplate([]byte(`{"é":1,"ö":1}`))
+	require.NoError(t, err)
+	require.Equal(t, mangled, mine.compare([]byte(`{"?":1,"??":1}`)))
+	require.Equal(t, different, mine.compare([]byte(`{"?":1,"x":1}`)))
+}
+
+func TestParseTemplate_Bounds(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		`{"Resources":` + strings.Repeat("[", 300) + strings.Repeat("]", 300) + `}`: "nested more than 256 levels deep",
+		"a: " + strings.Repeat("[", 300) + strings.Repeat("]", 300):                 "nested more than 256 levels deep",
+		`{"Resources":{}} {"Resources":{}}`:                                         "something follows its end",
+		"":                                                                          "empty",
+	} {
+		_, err := parseTemplate([]byte(text))
+		require.ErrorContains(t, err, want)
+	}
 }

@@ -3,12 +3,17 @@ package cfn
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
+	"maps"
 	"reflect"
-	"strings"
+	"slices"
 	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/aphex-pipeline/aphex/internal/jsonlimit"
 )
 
 // template is a parsed template.
@@ -52,27 +57,38 @@ func parseTemplate(data []byte) (template, error) {
 // parseDocument reads a template as JSON or, for stacks made by other tools,
 // as YAML without short tags.
 func parseDocument(data []byte) (map[string]any, error) {
-	var document map[string]any
-	decoder := json.NewDecoder(bytes.NewReader(data))
-	decoder.UseNumber()
-	err := decoder.Decode(&document)
-	if err == nil {
-		return document, nil
+	trimmed := bytes.TrimSpace(data)
+	if !bytes.HasPrefix(trimmed, []byte("{")) {
+		var err error
+		if trimmed, err = fromYAML(data); err != nil {
+			return nil, err
+		}
 	}
-	if bytes.HasPrefix(bytes.TrimSpace(data), []byte("{")) {
+	if err := jsonlimit.Check(trimmed, jsonlimit.Document); err != nil {
 		return nil, err
 	}
+	var document map[string]any
+	decoder := json.NewDecoder(bytes.NewReader(trimmed))
+	decoder.UseNumber()
+	if err := decoder.Decode(&document); err != nil {
+		return nil, err
+	}
+	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("something follows its end (at byte %d)", decoder.InputOffset())
+	}
+	return document, nil
+}
+
+// fromYAML turns a YAML document into JSON.
+func fromYAML(data []byte) ([]byte, error) {
+	var document map[string]any
 	if err := yaml.Unmarshal(data, &document); err != nil {
 		return nil, err
 	}
-	plain, err := json.Marshal(document)
-	if err != nil {
-		return nil, err
+	if document == nil {
+		return nil, errors.New("it is empty")
 	}
-	document = nil
-	decoder = json.NewDecoder(bytes.NewReader(plain))
-	decoder.UseNumber()
-	return document, decoder.Decode(&document)
+	return json.Marshal(document)
 }
 
 // similarity is how two templates compare.
@@ -109,19 +125,7 @@ func like(ours, live any) bool {
 	switch want := ours.(type) {
 	case map[string]any:
 		have, ok := live.(map[string]any)
-		if !ok || len(have) != len(want) {
-			return false
-		}
-		for key, value := range want {
-			other, ok := have[key]
-			if !ok {
-				other, ok = lostKey(have, key)
-			}
-			if !ok || !like(value, other) {
-				return false
-			}
-		}
-		return true
+		return ok && likeObject(want, have)
 	case []any:
 		have, ok := live.([]any)
 		if !ok || len(have) != len(want) {
@@ -141,42 +145,62 @@ func like(ours, live any) bool {
 	}
 }
 
-func lostKey(object map[string]any, key string) (any, bool) {
-	for other, value := range object {
-		if likeText(key, other) {
-			return value, true
-		}
+// likeObject compares two objects. Each key of live stands for one of ours.
+func likeObject(ours, live map[string]any) bool {
+	if len(live) != len(ours) {
+		return false
 	}
-	return nil, false
-}
-
-// likeText compares one text; a character beyond ASCII may have become one
-// "?", or one for each of its bytes.
-func likeText(ours, live string) bool {
-	for ours != "" {
-		r, size := utf8.DecodeRuneInString(ours)
-		if r < utf8.RuneSelf {
-			if live == "" || live[0] != ours[0] {
+	lost := slices.Sorted(maps.Keys(live))
+	lost = slices.DeleteFunc(lost, func(key string) bool { _, kept := ours[key]; return kept })
+	for _, key := range slices.Sorted(maps.Keys(ours)) {
+		other, kept := live[key]
+		if !kept {
+			at := slices.IndexFunc(lost, func(candidate string) bool { return likeText(key, candidate) })
+			if at < 0 {
 				return false
 			}
-			ours, live = ours[1:], live[1:]
-			continue
+			other = live[lost[at]]
+			lost = slices.Delete(lost, at, at+1)
 		}
-		if strings.HasPrefix(live, ours[:size]) {
-			ours, live = ours[size:], live[size:]
-			continue
+		if !like(ours[key], other) {
+			return false
 		}
-		return likeLost(ours[size:], live, size)
 	}
-	return live == ""
+	return true
 }
 
-// likeLost continues likeText after a lost character of size bytes.
-func likeLost(rest, live string, size int) bool {
-	for n := 1; n <= size && n <= len(live) && live[n-1] == '?'; n++ {
-		if likeText(rest, live[n:]) {
-			return true
+// likeText compares one text: it is the same, or every character beyond ASCII
+// has become one "?", or one for each of its bytes, or any number in between.
+// It takes one pass: low and high bound where in live the part of ours seen so
+// far may end, and between the two there is nothing but "?".
+func likeText(ours, live string) bool {
+	if ours == live {
+		return true
+	}
+	low, high := 0, 0
+	for ours != "" {
+		r, size := utf8.DecodeRuneInString(ours)
+		ours = ours[size:]
+		switch {
+		case r >= utf8.RuneSelf:
+			low++
+			for n := 0; n < size && high < len(live) && live[high] == '?'; n++ {
+				high++
+			}
+		case r == '?':
+			low++
+			if high < len(live) && live[high] == '?' {
+				high++
+			}
+		case high < len(live) && live[high] == byte(r):
+			high++
+			low = high
+		default:
+			return false
+		}
+		if low > high {
+			return false
 		}
 	}
-	return false
+	return high == len(live)
 }

@@ -98,8 +98,15 @@ func unpackNodes(packed string) (map[string]nodeWire, error) {
 	if err != nil {
 		return nil, err
 	}
+	text, err := io.ReadAll(io.LimitReader(zr, maxNodes+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(text) > maxNodes {
+		return nil, fmt.Errorf("they have more than %d bytes", maxNodes)
+	}
 	var nodes map[string]nodeWire
-	if err := json.NewDecoder(io.LimitReader(zr, maxNodes)).Decode(&nodes); err != nil {
+	if err := json.Unmarshal(text, &nodes); err != nil {
 		return nil, err
 	}
 	return nodes, nil

@@ -231,18 +231,3 @@ func TestInstallation_AcceptedValuesAreHarmless(t *testing.T) {
 		}
 	})
 }
-
-func FuzzLoadInstallation(f *testing.F) {
-	f.Add([]byte(minimalInstallation))
-	f.Add([]byte("aws: &a {roleArn: *a}"))
-	f.Add([]byte("? [a, b] : c"))
-	f.Fuzz(func(t *testing.T, data []byte) {
-		inst, err := pipeline.LoadInstallation("f", data)
-		if err == nil {
-			require.NoError(t, inst.Validate())
-			return
-		}
-		_, ok := errors.AsType[*pipeline.InvalidError](err)
-		require.True(t, ok, "%v", err)
-	})
-}

@@ -195,13 +195,3 @@ func checkOutcome(t reporter, text []byte) {
 		previous = finding
 	}
 }
-
-func FuzzLoad(f *testing.F) {
-	for _, seed := range []string{
-		minimal, complete, "", "a: &a [*a]\n", "version: 1.0\n", "- - - -\n", "? [a]\n: b\n", "a: 1\n---\nb: 2\n", "%YAML 1.1\n---\na: yes\n",
-		"<<: {a: 1}\n", "a: \"\\x00\"\n", "\xff\xfe", "\ufeffversion: \"1.0\"\n", "environments: [{account: 012}]\n", "password: x\n", "a: !!binary aGk=\n", "a: |\n \tb\n", "!!map {a: !!set {b}}\n",
-	} {
-		f.Add([]byte(seed))
-	}
-	f.Fuzz(func(t *testing.T, text []byte) { checkOutcome(t, text) })
-}

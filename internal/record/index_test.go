@@ -9,6 +9,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/aphex-pipeline/aphex/internal/fault"
 	"github.com/aphex-pipeline/aphex/internal/store"
 )
 
@@ -86,4 +87,17 @@ func TestEvents_AsManyAsAreKeptAreReadBack(t *testing.T) {
 	require.NoError(t, err)
 	_, err = r.Events(t.Context(), "u1", "api")
 	require.ErrorContains(t, err, "read "+key+": it is larger than the 16 MiB")
+}
+
+func TestShow_SaysWhatCannotBeRead(t *testing.T) {
+	t.Parallel()
+	bucket := store.NewDir(t.TempDir())
+	for text, want := range map[string]string{`{"status":7}`: "status", "": "unexpected end", strings.Repeat(" ", maxRecordBytes+1): "larger than the 16 MiB"} {
+		_, err := bucket.Put(t.Context(), RunKey("u1"), strings.NewReader(text), store.PutOptions{})
+		require.NoError(t, err)
+		_, err = New(bucket).Show(t.Context(), "u1")
+		require.ErrorIs(t, err, &fault.Fault{Reason: fault.StoreFailed})
+		require.ErrorContains(t, err, want)
+		require.ErrorContains(t, err, "runs/u1/run.json")
+	}
 }

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/aphex-pipeline/aphex/internal/fault"
 	"github.com/aphex-pipeline/aphex/internal/store"
 )
 
@@ -148,10 +149,15 @@ func (r *Recorder) get(ctx context.Context, key string, v any) error {
 		return fmt.Errorf("read %s: %w", key, err)
 	}
 	if len(data) > maxRecordBytes {
-		return fmt.Errorf("read %s: it is larger than the %d MiB that a record may have; something else than aphex wrote it", key, maxRecordBytes>>20)
+		return unreadable(key, fmt.Errorf("it is larger than the %d MiB that a record may have; something else than aphex wrote it", maxRecordBytes>>20))
 	}
 	if err := json.Unmarshal(data, v); err != nil {
-		return fmt.Errorf("read %s: %w", key, err)
+		return unreadable(key, err)
 	}
 	return nil
+}
+
+func unreadable(key string, err error) error {
+	return fault.Wrap(fault.System, fault.StoreFailed, "read "+key,
+		"Bring back an earlier version of the object, or delete it", err)
 }

@@ -118,6 +118,9 @@ func (x *extractor) add(h *tar.Header, content io.Reader) error {
 	if err != nil || p == "." {
 		return err
 	}
+	if isSparse(h) {
+		return fmt.Errorf("a sparse file of %d bytes: %w", h.Size, ErrType)
+	}
 	if err := x.parents(p); err != nil {
 		return err
 	}
@@ -144,6 +147,17 @@ func (x *extractor) add(h *tar.Header, content io.Reader) error {
 		return x.replace(dir, base, p, func() error { return x.tree.Link(target, p) })
 	}
 	return fmt.Errorf("tar entry of type %q: %w", h.Typeflag, ErrType)
+}
+
+// isSparse reports whether a file has holes, which take no room in the stream
+// but any room on the disk. Nobody here writes such archives.
+func isSparse(h *tar.Header) bool {
+	for key := range h.PAXRecords {
+		if strings.HasPrefix(key, "GNU.sparse.") {
+			return true
+		}
+	}
+	return h.Typeflag == tar.TypeGNUSparse
 }
 
 // parents makes the folders that lead to p.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"regexp"
 	"time"
 
 	"github.com/aphex-pipeline/aphex/internal/fault"
@@ -159,15 +160,25 @@ type remoteError struct {
 func (e *remoteError) Error() string { return e.text }
 func (e *remoteError) Unwrap() error { return e.kind }
 
+// reasonForm is what a reason looks like: it becomes a label of the run.
+var reasonForm = regexp.MustCompile(`^[A-Z][A-Za-z]{0,62}$`)
+
 // fault turns a reply of the worker into a fault. The worker is not trusted:
-// texts are cut.
+// texts are cut, a class or reason that cannot be one is not taken over.
 func (w *wireError) fault() error {
 	const limit = 8 << 10
 	cut := func(s string) string { return s[:min(len(s), limit)] }
-	return &fault.Fault{
-		Class: w.Class, Reason: fault.Reason(cut(string(w.Reason))), Op: cut(w.Op), Remedy: cut(w.Remedy),
+	f := &fault.Fault{
+		Class: w.Class, Reason: w.Reason, Op: cut(w.Op), Remedy: cut(w.Remedy),
 		Err: &remoteError{text: cut(w.Text), kind: kinds()[w.Kind]},
 	}
+	if f.Class > fault.Cancelled {
+		f.Class = fault.System
+	}
+	if !reasonForm.MatchString(string(f.Reason)) {
+		f.Reason = fault.Internal
+	}
+	return f
 }
 
 // writeFrame writes one frame: kind, length, payload.

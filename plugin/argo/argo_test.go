@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/aphex-pipeline/aphex/internal/fault"
+	"github.com/aphex-pipeline/aphex/internal/testkit/bounded"
 	"github.com/aphex-pipeline/aphex/plugin/argo"
 	"github.com/aphex-pipeline/aphex/tasks/task"
 )
@@ -108,6 +109,8 @@ func TestDecode_Refusals(t *testing.T) {
 		"odd workflow":        {func(e, _ map[string]any) { e["workflow"] = 7 }, fault.BadRequest, "not of the shape"},
 		"tag":                 {func(_, b map[string]any) { b["attempt"] = "{{retries}}" }, fault.UnresolvedTag, "attempt still contains the tag {{retries}}"},
 		"tag inside":          {func(_, b map[string]any) { b["commit"] = "x{{body.after}}" }, fault.UnresolvedTag, "{{body.after}}"},
+		"nested too deeply":   {func(_, b map[string]any) { b["x"] = nested(64) }, fault.BadRequest, "nested more than 64 levels deep"},
+		"deep elsewhere":      {func(e, _ map[string]any) { e["template"].(map[string]any)["x"] = nested(64) }, fault.BadRequest, "nested more than 64 levels deep"},
 		"tag in unknown key":  {func(_, b map[string]any) { b["x"] = map[string]any{"y": "{{aphex.z}}"} }, fault.UnresolvedTag, "{{aphex.z}}"},
 	}
 	for name, c := range tests {
@@ -123,6 +126,23 @@ func TestDecode_Refusals(t *testing.T) {
 			require.NotContains(t, err.Error(), "\n")
 		})
 	}
+}
+
+// nested returns lists within lists, n deep.
+func nested(n int) any {
+	v := any([]any{})
+	for range n - 1 {
+		v = []any{v}
+	}
+	return v
+}
+
+// How deep other plugins' templates are is none of our business.
+func TestDecode_ForeignAndDeep(t *testing.T) {
+	t.Parallel()
+	_, ours, err := argo.Decode(strings.NewReader(`{"template":{"plugin":{"hello":` + strings.Repeat("[", 5000) + strings.Repeat("]", 5000) + `}}}`))
+	require.NoError(t, err)
+	require.False(t, ours)
 }
 
 func setBody(envelope map[string]any, v any) {
@@ -158,13 +178,18 @@ func TestReply_Bytes(t *testing.T) {
 }
 
 // FuzzDecode: whatever comes in, Decode neither panics nor lets a body through
-// that is not complete.
+// that is not complete; and what it lets through it has understood: written
+// down again, it reads the same.
 func FuzzDecode(f *testing.F) {
 	f.Add(request(f, nil))
 	f.Add(request(f, func(_, b map[string]any) { b["attempt"] = "{{retries}}" }))
+	f.Add(request(f, func(_, b map[string]any) { b["attempt"], b["allowOlder"], b["predecessor"] = 3, true, "u-0" }))
+	f.Add(request(f, func(_, b map[string]any) { b["x"] = nested(80) }))
 	f.Add(request(f, func(e, _ map[string]any) { setBody(e, "x") }))
 	f.Add(`{"template":{"plugin":{"aphex":{"stage":"` + "\u0000" + `"}}}}`)
+	f.Add(`{"template":{"plugin":{"aphex":{"stage":"a","stage":"b"},"APHEX":{}}}}`)
 	f.Fuzz(func(t *testing.T, raw string) {
+		bounded.Here(t)
 		call, ours, err := argo.Decode(strings.NewReader(raw))
 		switch {
 		case !ours:
@@ -172,14 +197,38 @@ func FuzzDecode(f *testing.F) {
 			require.Equal(t, argo.Call{}, call)
 		case err != nil:
 			require.Contains(t, []fault.Reason{fault.BadRequest, fault.UnresolvedTag}, fault.From(err).Reason)
+			require.NotEmpty(t, fault.From(err).Remedy)
 		default:
-			r := call.Request
-			require.NotEmpty(t, r.Stage)
-			require.NotEmpty(t, r.Node)
-			require.NotEmpty(t, r.Run.UID)
-			require.True(t, strings.HasPrefix(r.Node, r.Run.Name))
-			require.GreaterOrEqual(t, r.Attempt, 0)
-			require.NotContains(t, r.Commit, "{{x}}")
+			checkAccepted(t, &call)
 		}
 	})
+}
+
+func checkAccepted(t *testing.T, call *argo.Call) {
+	t.Helper()
+	r := call.Request
+	for _, needed := range []string{r.Stage, r.Node, r.Pipeline, r.Topology, r.ConfigPath, r.Run.UID, r.Run.Name, r.Run.Namespace} {
+		require.NotEmpty(t, needed)
+	}
+	require.True(t, strings.HasPrefix(r.Node, r.Run.Name))
+	require.GreaterOrEqual(t, r.Attempt, 0)
+	require.NotContains(t, r.Commit, "{{x}}")
+	again, ours, err := argo.Decode(strings.NewReader(request(t, func(e, b map[string]any) {
+		clear(b)
+		for key, value := range map[string]string{
+			"stage": r.Stage, "pipeline": r.Pipeline, "environment": r.Environment, "node": r.Node, "topology": r.Topology, "config": r.ConfigPath,
+			"repo": r.RepoURL, "commit": r.Commit, "branch": r.Branch, "predecessor": r.Predecessor, "status": r.WorkflowStatus,
+		} {
+			b[key] = value
+		}
+		b["allowOlder"] = r.AllowOlder
+		if call.Retried {
+			b["attempt"] = r.Attempt
+		}
+		e["workflow"] = map[string]any{"metadata": map[string]any{"name": r.Run.Name, "namespace": r.Run.Namespace, "uid": r.Run.UID}}
+	})))
+	require.NoError(t, err)
+	require.True(t, ours)
+	require.Equal(t, r, again.Request)
+	require.Equal(t, call.NodeName(), again.NodeName())
 }

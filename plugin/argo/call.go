@@ -9,8 +9,13 @@ import (
 	"io"
 
 	"github.com/aphex-pipeline/aphex/internal/fault"
+	"github.com/aphex-pipeline/aphex/internal/jsonlimit"
 	"github.com/aphex-pipeline/aphex/tasks/task"
 )
+
+// maxDepth bounds how deep a request may be nested. The generator's templates
+// have some ten levels.
+const maxDepth = 64
 
 // PluginName is the key of aphex's body under a template's plugin field.
 const PluginName = "aphex"
@@ -85,6 +90,9 @@ func Decode(body io.Reader) (call Call, ours bool, err error) {
 	}
 	sum := sha256.Sum256(mine)
 	call.Digest = "sha256:" + hex.EncodeToString(sum[:])
+	if err := jsonlimit.Check(raw, maxDepth); err != nil {
+		return call, true, badRequest("the request cannot be read: %w", err)
+	}
 	var env envelope
 	if err := json.Unmarshal(raw, &env); err != nil {
 		return call, true, badRequest("the request is not of the shape Argo sends: %w", err)

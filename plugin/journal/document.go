@@ -183,10 +183,17 @@ func decodeEntry(ctx context.Context, key, text string, s *shelf) (*Entry, error
 	if key != entryKey(st.Key) {
 		return nil, corrupt("%s holds the entry of another execution, %s", key, st.Key)
 	}
+	e := &st.Entry
 	if st.Ref != nil {
-		return s.get(ctx, &st)
+		var err error
+		if e, err = s.get(ctx, &st); err != nil {
+			return nil, err
+		}
 	}
-	return &st.Entry, nil
+	if string(e.Final) == "null" {
+		return nil, corrupt("%s: its final reply is null", key)
+	}
+	return e, nil
 }
 
 // readable checks the version of a document.

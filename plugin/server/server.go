@@ -182,10 +182,7 @@ func (s *Server) execute(c *gin.Context) {
 	back := s.ready.Load()
 	call, ours, err := argo.Decode(http.MaxBytesReader(c.Writer, c.Request.Body, maxBody))
 	if !ours {
-		if err != nil {
-			_ = c.Error(err)
-		}
-		answer(c, http.StatusOK, argo.NotMine().Encode())
+		refuseOrPass(c, err)
 		return
 	}
 	c.Set(keyCall, &call)
@@ -194,6 +191,20 @@ func (s *Server) execute(c *gin.Context) {
 		return
 	}
 	answer(c, http.StatusOK, back.executor.Execute(c.Request.Context(), call))
+}
+
+// refuseOrPass answers a request that is not known to be ours. One beyond
+// maxBody is refused: it is nobody's, since no template is that large, and "not
+// mine" would make the agent say that no plugin takes the step.
+func refuseOrPass(c *gin.Context, err error) {
+	if err != nil {
+		_ = c.Error(err)
+	}
+	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
+		answer(c, http.StatusRequestEntityTooLarge, fmt.Appendf(nil, `{"message":"the request is too large: at most %d bytes are read"}`, maxBody))
+		return
+	}
+	answer(c, http.StatusOK, argo.NotMine().Encode())
 }
 
 func callOf(c *gin.Context) (*argo.Call, bool) {

@@ -54,11 +54,13 @@ func TestServer_Answers(t *testing.T) {
 		status  int
 		answer  string
 	}{
-		"ours":               {"Bearer " + token, ours, quiet, 200, `{"node":{},"requeue":"1s"}`},
-		"no token":           {"", ours, quiet, 403, `{"message":"wrong or missing bearer token"}`},
-		"another scheme":     {"Basic " + token, ours, quiet, 403, `{"message":"wrong or missing bearer token"}`},
-		"empty token":        {"Bearer ", ours, quiet, 403, `{"message":"wrong or missing bearer token"}`},
-		"too large":          {"Bearer " + token, ours + strings.Repeat(" ", 5<<20), quiet, 200, `{}`},
+		"ours":              {"Bearer " + token, ours, quiet, 200, `{"node":{},"requeue":"1s"}`},
+		"no token":          {"", ours, quiet, 403, `{"message":"wrong or missing bearer token"}`},
+		"another scheme":    {"Basic " + token, ours, quiet, 403, `{"message":"wrong or missing bearer token"}`},
+		"empty token":       {"Bearer ", ours, quiet, 403, `{"message":"wrong or missing bearer token"}`},
+		"too large":         {"Bearer " + token, ours + strings.Repeat(" ", 5<<20), quiet, 413, `{"message":"the request is too large: at most 4194304 bytes are read"}`},
+		"nested too deeply": {"Bearer " + token, strings.Replace(ours, `{"stage"`, `{"x":`+strings.Repeat("[", 100)+strings.Repeat("]", 100)+`,"stage"`, 1), quiet, 200, `{"node":{"phase":"Failed","message":"read the step's plugin body: the request cannot be read: it is nested more than 64 levels deep (at byte 161)"}}`},
+
 		"not JSON":           {"Bearer " + token, "<html>", quiet, 200, `{}`},
 		"cannot be read":     {"Bearer " + token, strings.Replace(ours, `"w.build"`, "1", 1), quiet, 200, ""},
 		"the engine panics":  {"Bearer " + token, ours, func() []byte { panic(errors.New("boom")) }, 200, ""},

@@ -15,6 +15,7 @@ import (
 	"github.com/aphex-pipeline/aphex/internal/archive"
 	"github.com/aphex-pipeline/aphex/internal/assembly"
 	"github.com/aphex-pipeline/aphex/internal/fault"
+	"github.com/aphex-pipeline/aphex/internal/jsonlimit"
 )
 
 // Bounds of an assembly. Bundled assets are large, but the sidecar's disk is
@@ -166,7 +167,11 @@ func failedValidations(dir string, selected []*assembly.Stack) ([]string, error)
 		return nil, err
 	}
 	var report validationReport
-	if err := json.Unmarshal(data, &report); err != nil {
+	err = jsonlimit.Check(data, jsonlimit.Document)
+	if err == nil {
+		err = json.Unmarshal(data, &report)
+	}
+	if err != nil {
 		return nil, fault.Newf(fault.User, fault.AssemblyInvalid, "read "+name, "Use a released version of aws-cdk-lib", "%w", err)
 	}
 	problems := map[string]bool{}

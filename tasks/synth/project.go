@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/aphex-pipeline/aphex/internal/fault"
+	"github.com/aphex-pipeline/aphex/internal/jsonlimit"
 	"github.com/aphex-pipeline/aphex/internal/worker"
 )
 
@@ -215,11 +216,22 @@ func (s *synthesis) readJSON(ctx context.Context, dir, name string) (object, err
 
 // decodeObject reads one JSON object with its numbers as they are written.
 func decodeObject(data []byte) (object, error) {
+	if err := jsonlimit.Check(data, jsonlimit.Document); err != nil {
+		return nil, err
+	}
 	decoder := json.NewDecoder(bytes.NewReader(data))
 	decoder.UseNumber()
 	var value object
-	err := decoder.Decode(&value)
-	return value, err
+	if err := decoder.Decode(&value); err != nil {
+		return nil, err
+	}
+	if value == nil {
+		return nil, errors.New("it is no object")
+	}
+	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("something follows its end (at byte %d)", decoder.InputOffset())
+	}
+	return value, nil
 }
 
 // readFile returns a regular file of the worker's tree.

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/aphex-pipeline/aphex/internal/fault"
+	"github.com/aphex-pipeline/aphex/internal/jsonlimit"
 	"github.com/aphex-pipeline/aphex/internal/pipeline"
 )
 
@@ -81,7 +82,11 @@ func (s *Stage) readJSON(ctx context.Context, file string, into any) (found bool
 	if err != nil {
 		return false, err
 	}
-	if err := json.Unmarshal(data, into); err != nil {
+	err = jsonlimit.Check(data, jsonlimit.Document)
+	if err == nil {
+		err = json.Unmarshal(data, into)
+	}
+	if err != nil {
 		return false, fault.Newf(fault.User, fault.ConfigInvalid, "read "+file, "Mend the JSON", "it is not valid JSON: %w", err)
 	}
 	return true, nil

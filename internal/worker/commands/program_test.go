@@ -5,6 +5,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/aphex-pipeline/aphex/internal/testkit/bounded"
 	"github.com/aphex-pipeline/aphex/internal/worker/commands"
 )
 
@@ -72,6 +73,7 @@ func FuzzFirstProgram(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, command string) {
+		bounded.Here(t)
 		name, ok := commands.FirstProgram(command)
 		require.Equal(t, ok, name != "")
 	})
