@@ -114,7 +114,8 @@ func FuzzLoad(f *testing.F) {
 
 func checkStack(t *testing.T, s *assembly.Stack) {
 	t.Helper()
-	require.NotEmpty(t, s.ID+s.Name+s.HierarchicalID)
+	require.NotEmpty(t, s.Name)
+	require.NotEmpty(t, s.HierarchicalID)
 	require.True(t, filepath.IsLocal(filepath.FromSlash(s.TemplateFile)), "%q", s.TemplateFile)
 	for _, asset := range s.Files() {
 		require.True(t, len(asset.Executable) > 0 || filepath.IsLocal(filepath.FromSlash(asset.Path)), "%q", asset.Path)

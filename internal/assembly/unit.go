@@ -117,6 +117,9 @@ func (u *unit) addStack(id string, artifact artifactJSON) error {
 	if err := u.refuseUnknown("stack "+id, artifact.Properties, knownStackProperties()); err != nil {
 		return err
 	}
+	if firstOf(p.StackName, id) == "" {
+		return invalid("file %s: a stack has neither an id nor a name", u.manifest)
+	}
 	template, err := u.path(p.TemplateFile)
 	if err != nil {
 		return err
@@ -130,7 +133,7 @@ func (u *unit) addStack(id string, artifact artifactJSON) error {
 	}
 	s := &Stack{
 		ID:                    id,
-		HierarchicalID:        firstOf(artifact.DisplayName, id),
+		HierarchicalID:        firstOf(artifact.DisplayName, id, p.StackName),
 		Name:                  firstOf(p.StackName, id),
 		Account:               account,
 		Region:                region,

@@ -289,7 +289,7 @@ func parseEntry(line string) (treeEntry, error) {
 		return treeEntry{}, fmt.Errorf("it is a %s, not a file: %w", fields[1], fs.ErrNotExist)
 	}
 	size, err := strconv.ParseInt(fields[3], 10, 64)
-	if err != nil {
+	if err != nil || size < 0 {
 		return treeEntry{}, fmt.Errorf("git answered %q", line)
 	}
 	return treeEntry{id: fields[2], size: size}, nil

@@ -61,7 +61,7 @@ func checkText(raw string) error {
 	case strings.Contains(raw, "{{"):
 		return fault.Newf(fault.User, fault.RepositoryInvalid, opURL,
 			"Argo Events does not fill in such tags; pass repo-url with a trigger parameter (dataKey: body.repository.clone_url)",
-			"%q is a template tag that nothing has filled in", raw)
+			"%q is a template tag that nothing has filled in", hidePassword(raw))
 	case strings.ContainsFunc(raw, func(r rune) bool { return unicode.IsControl(r) || unicode.IsSpace(r) }):
 		return invalidURL("%q contains white space or control characters", hidePassword(raw))
 	case strings.HasPrefix(raw, "-"):

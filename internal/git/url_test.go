@@ -54,6 +54,7 @@ func TestRemote_RefusesWhatGitCouldMistake(t *testing.T) {
 		"query":              "https://host/repo?token=hunter2hunter2",
 		"fragment":           "https://host/repo#x",
 		"literal tag":        "{{body.repository.clone_url}}",
+		"tag and password":   "https://user:hunter2hunter2@{{body.host}}/repo",
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

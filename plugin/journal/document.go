@@ -106,12 +106,17 @@ func (d *document) encode(ctx context.Context, limit int, s *shelf) (map[string]
 
 func entryKey(key string) string { return entryPrefix + hash(key, 32) }
 
+// put encodes an entry such that what is in it as JSON stays as it is: a reply
+// is given again as it was sent.
 func put(data map[string]string, key string, e any) int {
-	text, err := json.Marshal(e)
-	if err != nil { // RawMessages are checked when they come in
+	var out strings.Builder
+	encoder := json.NewEncoder(&out)
+	encoder.SetEscapeHTML(false)
+	if err := encoder.Encode(e); err != nil { // RawMessages are checked when they come in
 		panic(err)
 	}
-	data[entryKey(key)] = string(text)
+	text := strings.TrimSuffix(out.String(), "\n")
+	data[entryKey(key)] = text
 	return len(text) + len(entryKey(key))
 }
 

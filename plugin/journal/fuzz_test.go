@@ -1,6 +1,7 @@
 package journal
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -94,11 +95,32 @@ func FuzzDocument(f *testing.F) {
 		for key, e := range d.Entries {
 			require.Equal(t, key, e.Key)
 			require.NotEqual(t, "null", string(e.Final))
+			compact(t, e)
 		}
 		checkRoundTrip(t, d, maxConfigMap, s)
 		checkRoundTrip(t, d, 1024, s)
 		checkFits(t, d, 1024)
 	})
+}
+
+// compact takes the white space out of an entry's JSON, which is not kept.
+func compact(t *testing.T, e *Entry) {
+	t.Helper()
+	tight := func(raw json.RawMessage) json.RawMessage {
+		if raw == nil {
+			return nil
+		}
+		var out bytes.Buffer
+		require.NoError(t, json.Compact(&out, raw))
+		return out.Bytes()
+	}
+	e.Final = tight(e.Final)
+	for name, value := range e.Effects {
+		e.Effects[name] = tight(value)
+	}
+	if len(e.Effects) == 0 {
+		e.Effects = nil
+	}
 }
 
 // checkRoundTrip writes d into limit bytes and the bucket, and reads it again.
@@ -138,6 +160,18 @@ func weight(data map[string]string) int {
 		n += len(key) + len(text)
 	}
 	return n
+}
+
+// The reply of a stage is given again byte for byte.
+func TestEncode_KeepsRepliesAsTheyWere(t *testing.T) {
+	t.Parallel()
+	d := newDocument()
+	d.Entries["a"] = &Entry{Key: "a", Final: json.RawMessage(`{"node":{"message":"a <b> && \u003c \u2028  "}}`)}
+	data, err := d.encode(t.Context(), maxConfigMap, nil)
+	require.NoError(t, err)
+	again, err := decode(t.Context(), data, nil)
+	require.NoError(t, err)
+	require.Equal(t, string(d.Entries["a"].Final), string(again.Entries["a"].Final))
 }
 
 func TestDecode_RefusesAFinalReplyThatIsNone(t *testing.T) {
