@@ -4,10 +4,10 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -71,7 +71,7 @@ func FuzzBucket(f *testing.F) {
 			"index/runs/20261124T060000.000Z_u": "", "index/runs/" + complete: "",
 		}
 		for n, name := range strings.Split(parts, "\n") {
-			bucket["live/u/"+name] = fmt.Sprint(n) + content
+			bucket["live/u/"+name] = strconv.Itoa(n) + content
 		}
 		if complete != "" {
 			bucket["runs/u/logs/"+complete+".log"] = content

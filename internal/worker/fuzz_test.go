@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -281,10 +282,10 @@ func sparse() []byte {
 	record := func(key, value string) string {
 		body := " " + key + "=" + value + "\n"
 		n := len(body) + 2
-		for len(fmt.Sprint(n))+len(body) != n {
+		for len(strconv.Itoa(n))+len(body) != n {
 			n++
 		}
-		return fmt.Sprint(n) + body
+		return strconv.Itoa(n) + body
 	}
 	text := record("GNU.sparse.size", "1099511627776") + record("GNU.sparse.numblocks", "1") + record("GNU.sparse.map", "1099511627776,0") + record("GNU.sparse.major", "0") + record("GNU.sparse.minor", "1")
 	out := archiveOf(tar.Header{Name: "pax", Typeflag: tar.TypeReg, Mode: 0o644}, text)

@@ -59,7 +59,7 @@ func example(tb testing.TB, n int, s *shelf, limit int) []byte {
 		}
 		d.Entries[e.Key] = e
 	}
-	data, err := d.encode(context.Background(), limit, s)
+	data, err := d.encode(tb.Context(), limit, s)
 	require.NoError(tb, err)
 	text, err := json.Marshal(data)
 	require.NoError(tb, err)
