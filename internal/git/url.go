@@ -43,6 +43,10 @@ func (c *Client) remote(raw string) (remote, error) {
 	if err := checkParts(u, hidePassword(raw)); err != nil {
 		return remote{}, err
 	}
+	// Git reads the URL anew: it must be the one that was checked.
+	if again, err := url.Parse(u.String()); err != nil || again.String() != u.String() || again.Host != u.Host {
+		return remote{}, invalidURL("%q is not a URL", hidePassword(raw))
+	}
 	return remote{url: u.String(), shown: u.String(), scope: u.Scheme + "://" + u.Host, ssh: u.Scheme == "ssh"}, nil
 }
 
@@ -80,7 +84,7 @@ func checkParts(u *url.URL, shown string) error {
 			"Remove them and create a Secret with username and password for the pipeline instead; treat these as leaked",
 			"%q contains credentials", shown)
 	}
-	if u.Scheme != "file" && (u.Hostname() == "" || strings.HasPrefix(u.Host, "-")) || strings.HasPrefix(u.User.Username(), "-") {
+	if u.Scheme != "file" && (u.Hostname() == "" || strings.HasPrefix(u.Host, "-") || strings.Contains(u.Host, "%")) || strings.HasPrefix(u.User.Username(), "-") {
 		return invalidURL("%q has no usable host", shown)
 	}
 	if strings.Trim(u.Path, "/") == "" || strings.HasPrefix(u.Path, "/-") && u.Scheme == "ssh" {

@@ -51,6 +51,7 @@ func TestRemote_RefusesWhatGitCouldMistake(t *testing.T) {
 		"space":              "https://host/a b",
 		"no repository":      "https://host/",
 		"no host":            "https:///repo",
+		"zone":               "https://[fe80::1%25eth0]/repo",
 		"query":              "https://host/repo?token=hunter2hunter2",
 		"fragment":           "https://host/repo#x",
 		"literal tag":        "{{body.repository.clone_url}}",
