@@ -59,6 +59,17 @@ type Build struct {
 	Env map[string]string `yaml:"env,omitempty"`
 	// Credentials gives the build commands short-lived AWS credentials.
 	Credentials bool `yaml:"credentials,omitempty"`
+	// Snapshot is what later stages see of the build.
+	Snapshot Snapshot `yaml:"snapshot,omitempty"`
+}
+
+// Snapshot selects, by patterns of paths, what of the build's changes later
+// stages see.
+type Snapshot struct {
+	// Exclude is left out.
+	Exclude []string `yaml:"exclude,omitempty"`
+	// Include is kept although it looks like a secret.
+	Include []string `yaml:"include,omitempty"`
 }
 
 // Environment is an account and region with the stacks deployed to it.

@@ -175,7 +175,7 @@ environments:
 	require.Equal(t, []string{
 		`aphex-config.yaml:1:10: version: 1.0 without quotes is a number and would be read as 1; write version: "1.0"`,
 		`aphex-config.yaml:2:1: build: the required key "commands" is missing: Commands of the build, run in order by bash in the worker. The working directory and exported variables carry over from one to the next`,
-		`aphex-config.yaml:3:3: build.comands: unknown key; did you mean "commands"?; allowed here: artifacts, commands, credentials, env, secrets, timeout, and keys that begin with x-`,
+		`aphex-config.yaml:3:3: build.comands: unknown key; did you mean "commands"?; allowed here: artifacts, commands, credentials, env, secrets, snapshot, timeout, and keys that begin with x-`,
 		`aphex-config.yaml:5:11: environments[0].name: "Dev" does not fit; allowed: at most 40 lower-case letters, digits and hyphens, with a letter or digit at both ends, such as "dev"`,
 		`aphex-config.yaml:6:13: environments[0].region: "ireland" does not fit; allowed: an AWS region, such as "eu-west-1"`,
 		`aphex-config.yaml:7:14: environments[0].account: the account id 012345678901 without quotes is a number and loses its leading zero; write account: "012345678901"`,

@@ -46,27 +46,28 @@ const maxDeleted = 256 << 20
 // Snapshot saves what changed in the worker's source folder since Materialize
 // (new, changed and removed files, folders and links; not .git) at key of the
 // store, and returns when it is durable. Sockets, pipes and devices are left
-// out. Reset can restore it from then on.
+// out, and what selection says. Reset can restore it from then on; what was left
+// out is then as the commit has it, or gone.
 //
 // Nothing may write to the folder meanwhile.
 //
 // Errors: WorkspaceFailed if there was no Materialize before; those of the
 // worker and of the store; Cancelled.
-func (w *Workspace) Snapshot(ctx context.Context, key string, out io.Writer) (store.Object, error) {
+func (w *Workspace) Snapshot(ctx context.Context, key string, selection Selection, out io.Writer) (store.Object, error) {
 	const op = "save the workspace"
 	leave, err := w.prepared(ctx, op)
 	if err != nil {
 		return store.Object{}, err
 	}
 	defer leave()
-	object, err := w.snapshot(ctx, key, out)
+	object, err := w.snapshot(ctx, key, selection, out)
 	if err != nil {
 		return store.Object{}, failed(ctx, op, err)
 	}
 	return object, failed(ctx, op, pause(ctx, op))
 }
 
-func (w *Workspace) snapshot(ctx context.Context, key string, out io.Writer) (store.Object, error) {
+func (w *Workspace) snapshot(ctx context.Context, key string, selection Selection, out io.Writer) (store.Object, error) {
 	start := time.Now()
 	base, ok := w.loadIndex(baseFile)
 	if !ok {
@@ -80,6 +81,12 @@ func (w *Workspace) snapshot(ctx context.Context, key string, out io.Writer) (st
 		return store.Object{}, err
 	}
 	target, changed, deleted := split(is, base.Entries)
+	left, err := w.leftOut(ctx, selection, changed)
+	if err != nil {
+		return store.Object{}, err
+	}
+	changed, target = without(left, changed, target, base.Entries)
+	sayLeftOut(out, left)
 	file, err := os.Create(w.snapshotFile(key))
 	if err != nil {
 		return store.Object{}, err

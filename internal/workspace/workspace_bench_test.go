@@ -98,7 +98,7 @@ func BenchmarkWorkspace(b *testing.B) {
 	run("materialize", nil, func() error { return p.ws.Materialize(b.Context(), io.Discard) })
 	fill(b, modules)
 	run("snapshot", nil, func() error {
-		_, err := p.ws.Snapshot(b.Context(), key, io.Discard)
+		_, err := p.ws.Snapshot(b.Context(), key, workspace.Selection{}, io.Discard)
 		return err
 	})
 	run("reset, nothing changed", nil, reset)

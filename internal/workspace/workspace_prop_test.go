@@ -14,6 +14,7 @@ import (
 
 	"github.com/aphex-pipeline/aphex/internal/store"
 	"github.com/aphex-pipeline/aphex/internal/worker"
+	"github.com/aphex-pipeline/aphex/internal/workspace"
 )
 
 // mutate changes files as user code could: it may not follow links out of the
@@ -71,7 +72,7 @@ func TestReset_GivesExactlyCommitPlusSnapshot(t *testing.T) {
 		require.NoError(rt, p.ws.Materialize(t.Context(), io.Discard))
 		repository := describe(rt, p.source(".git"))
 		mutate(rt, p.source(), "build")
-		_, err := p.ws.Snapshot(t.Context(), key, io.Discard)
+		_, err := p.ws.Snapshot(t.Context(), key, workspace.Selection{}, io.Discard)
 		require.NoError(rt, err)
 		want := describe(rt, p.source())
 

@@ -25,7 +25,7 @@ type checkout interface {
 	Prepare(ctx context.Context, src workspace.Source, out io.Writer) error
 	File(ctx context.Context, path string) ([]byte, error)
 	Materialize(ctx context.Context, out io.Writer) error
-	Snapshot(ctx context.Context, key string, out io.Writer) (store.Object, error)
+	Snapshot(ctx context.Context, key string, selection workspace.Selection, out io.Writer) (store.Object, error)
 	Reset(ctx context.Context, key string, out io.Writer) error
 }
 
@@ -101,7 +101,7 @@ func (s *Stage) Run(ctx context.Context, req task.Request, env task.Env) (task.R
 		return task.Result{}, err
 	}
 	env.Progress("saving the workspace")
-	snapshot, err := s.cfg.Workspace.Snapshot(ctx, record.SnapshotKey(req.Run.UID), env.Output)
+	snapshot, err := s.cfg.Workspace.Snapshot(ctx, record.SnapshotKey(req.Run.UID), workspace.Selection(cfg.Build.Snapshot), env.Output)
 	if err != nil {
 		return task.Result{}, err
 	}

@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"maps"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -398,3 +399,36 @@ func TestRun_FaultsBeforeAnyCommand(t *testing.T) {
 		})
 	}
 }
+
+// A build that was cut off in the middle begins again in a clean checkout: what
+// the first one left is neither in its way nor in the snapshot.
+func TestRun_BeginsAgainInACleanCheckout(t *testing.T) {
+	t.Parallel()
+	once := filepath.Join(t.TempDir(), "once")
+	list := commands(`test ! -e half && test ! -e deep/half`, `mkdir -p deep && touch half deep/half`,
+		`if test -e `+once+`; then rm -r half deep; else touch `+once+`; echo halfway; sleep 300; fi`, "echo built > product")
+	b := newBench(t, pod.Config{}, list, nil)
+	ctx, cut := context.WithCancelCause(t.Context())
+	halfway := errors.New("the pod is drained")
+	b.out = writerFunc(func(p []byte) (int, error) {
+		if strings.Contains(string(p), "halfway") {
+			cut(halfway)
+		}
+		return len(p), nil
+	})
+	_, err := b.run(ctx)
+	require.Error(t, err)
+	require.ErrorIs(t, err, halfway, "%v", err)
+	require.FileExists(t, b.Path("source", "deep/half"), "it was cut off in the middle")
+
+	b.out = &b.log
+	_, err = b.run(t.Context())
+	require.NoError(t, err, b.log.String())
+	require.NoError(t, b.Workspace.Reset(t.Context(), record.SnapshotKey("uid-1"), io.Discard))
+	require.FileExists(t, b.Path("source", "product"))
+	require.NoFileExists(t, b.Path("source", "half"))
+}
+
+type writerFunc func([]byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }

@@ -81,7 +81,7 @@ environments:
 	require.NoError(t, b.Workspace.Prepare(t.Context(), workspace.Source{RepoURL: b.request.RepoURL, Commit: commit, Branch: "main"}, io.Discard))
 	require.NoError(t, b.Workspace.Materialize(t.Context(), io.Discard))
 	b.shell(t, "echo built > built; echo built > changed; rm removed")
-	_, err = b.Workspace.Snapshot(t.Context(), record.SnapshotKey("uid-1"), io.Discard)
+	_, err = b.Workspace.Snapshot(t.Context(), record.SnapshotKey("uid-1"), workspace.Selection{}, io.Discard)
 	require.NoError(t, err)
 	_, err = b.Objects.Put(t.Context(), record.OutputsKey("uid-1", "dev"), strings.NewReader(outputs), store.PutOptions{})
 	require.NoError(t, err)
