@@ -84,6 +84,12 @@ func writeRun(w io.Writer, r record.Run, now time.Time) error {
 			s.StageName, string(s.Status), s.StartedAt.UTC().Format(time.TimeOnly), took(s.StartedAt, s.CompletedAt, now), or(s.Reason), cut(message),
 		})
 	}
+	if len(r.Notifications) > 0 {
+		rows = append(rows, []string{""}, []string{"CHANNEL", "STATUS", "TARGET", "ERROR"})
+		for _, n := range r.Notifications {
+			rows = append(rows, []string{n.Type, string(n.Status), n.Target, cut(n.Error)})
+		}
+	}
 	return table(w, rows...)
 }
 

@@ -32,7 +32,9 @@ shop-0                -       running  -            2026-11-24 06:01:00  1m0s so
 `, out.String())
 
 	out.Reset()
+	run.Notifications = []record.Notification{{Type: "slack", Target: "ssm:/slack", Status: record.NotificationFailed, Error: "the answer is 404 Not Found: no_team"}}
 	require.NoError(t, writeRun(&out, run, at(9)))
+	require.Regexp(t, `(?m)^slack +failed +ssm:/slack +the answer is 404 Not Found: no_team$`, out.String())
 	require.Contains(t, out.String(), "Status      failed (StackFailed)\n")
 	require.Contains(t, out.String(), "build           succeeded  06:01:00  2m0s      -            "+strings.Repeat("ü", 100)+"…\n")
 	require.Contains(t, out.String(), "deploy-env-dev  failed     06:03:00  3m0s      StackFailed  deploy dev: resource Fn was rejected by  [31mLambda\n",

@@ -15,11 +15,13 @@ import (
 	"github.com/aphex-pipeline/aphex/internal/git"
 	"github.com/aphex-pipeline/aphex/internal/handover"
 	"github.com/aphex-pipeline/aphex/internal/kube"
+	"github.com/aphex-pipeline/aphex/internal/notify"
 	"github.com/aphex-pipeline/aphex/internal/pipeline"
 	"github.com/aphex-pipeline/aphex/internal/record"
 	"github.com/aphex-pipeline/aphex/internal/redact"
 	"github.com/aphex-pipeline/aphex/internal/revision"
 	"github.com/aphex-pipeline/aphex/internal/store"
+	"github.com/aphex-pipeline/aphex/internal/version"
 	"github.com/aphex-pipeline/aphex/internal/worker"
 	"github.com/aphex-pipeline/aphex/internal/worker/commands"
 	"github.com/aphex-pipeline/aphex/internal/workspace"
@@ -80,12 +82,14 @@ func (p parts) stages() task.Registry {
 			Workspace: files, Worker: p.worker, Trees: p.worker, Store: p.store,
 			Credentials: p.identity.target, WorkerRoot: p.workerRoot,
 		}),
-		task.StageFinish: finish.New(p.records, nil),
+		task.StageFinish: finish.New(p.records, nil, nil),
 		task.StageNoop:   task.RunnerFunc(noop),
 	}
 	if p.kube != nil {
 		figures := cloudwatch.New(p.identity.base)
-		stages[task.StageFinish] = finish.New(p.records, figures.Run)
+		stages[task.StageFinish] = finish.New(p.records, figures.Run, notify.New(notify.Config{
+			Base: p.identity.base, Hide: p.identity.redactor.Add, Redact: p.identity.redactor.String, Version: version.Get().Version,
+		}))
 		deployConfig.Deployed = func(ctx context.Context, req task.Request, stacks []deploy.Deployment) error {
 			list := make([]cloudwatch.Deployment, len(stacks))
 			for i, stack := range stacks {

@@ -25,7 +25,7 @@ func (c *cutOff) Put(ctx context.Context, name string, value []byte) error {
 
 func (c *cutOff) all() (values [][]byte) {
 	c.entries.Range(func(_, value any) bool {
-		values = append(values, value.([]byte)) //nolint:forcetypeassert // Put stores nothing else
+		values = append(values, value.([]byte))
 		return true
 	})
 	return values

@@ -41,6 +41,8 @@ type Config struct {
 	Worker Worker `yaml:"worker,omitempty"`
 	// Argo says where the Argo UI is.
 	Argo Argo `yaml:"argo,omitempty"`
+	// Notifications are the channels that hear of the end of a run.
+	Notifications []Notification `yaml:"notifications,omitempty"`
 	// SelfModification is when a change of the topology takes effect.
 	SelfModification string `yaml:"selfModification,omitempty"`
 }
@@ -157,4 +159,34 @@ func (c *Config) Environment(name string) (env Environment, ok bool) {
 		}
 	}
 	return Environment{}, false
+}
+
+// The kinds of channels.
+const (
+	NotifySlack   = "slack"
+	NotifyGitHub  = "github"
+	NotifyWebhook = "webhook"
+	NotifySNS     = "sns"
+)
+
+// The ends of a run that can be announced.
+const (
+	EventSucceeded = "succeeded"
+	EventFailed    = "failed"
+)
+
+// Notification is one channel. The JSON names are those of the generated
+// WorkflowTemplate.
+type Notification struct {
+	// Type is one of the Notify constants.
+	Type string `yaml:"type" json:"type"`
+	// Target is the ARN of a topic for NotifySNS, else a reference to what has
+	// the address or token: "secretsmanager:" or "ssm:", a name and perhaps
+	// "#" and a field.
+	Target string `yaml:"target" json:"target"`
+	// Events are the Event constants that are announced; empty for all.
+	Events []string `yaml:"events,omitempty" json:"events,omitempty"`
+	// Environments limits the channel to runs that got as far as one of these;
+	// empty for all runs.
+	Environments []string `yaml:"environments,omitempty" json:"environments,omitempty"`
 }

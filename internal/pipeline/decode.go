@@ -31,6 +31,12 @@ func decode(top cursor) *Config {
 	if config.SelfModification == "" {
 		config.SelfModification = SelfModificationNextRun
 	}
+	for _, item := range top.key("notifications").items() {
+		config.Notifications = append(config.Notifications, Notification{
+			Type: item.key("type").text(), Target: item.key("target").text(),
+			Events: texts(item.key("events")), Environments: texts(item.key("environments")),
+		})
+	}
 	for _, item := range top.key("environments").items() {
 		config.Environments = append(config.Environments, decodeEnvironment(item))
 	}

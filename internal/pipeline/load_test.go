@@ -273,7 +273,11 @@ func TestLoad_OneMistake(t *testing.T) {
 
 		{"later: build.secrets", `  credentials: true`, "  secrets: {NPM_TOKEN: \"secretsmanager:shop/npm#token\"}", "14:3: build.secrets", `not yet supported`},
 		{"later: cache", `x-owner: team shop`, `cache: [{paths: [node_modules], key: [package-lock.json]}]`, "24:1: cache", `not yet supported`},
-		{"later: notifications", `x-owner: team shop`, `notifications: [{type: slack, target: "ssm:/shop/slack", events: [failed]}]`, "24:1: notifications", `not yet supported`},
+		{"address for a reference", `x-owner: team shop`, `notifications: [{type: slack, target: "https://hooks.slack.com/T1/B2/x"}]`, "24:39: notifications[0].target", `a reference such as "secretsmanager:shop/slack#url"`},
+		{"reference for a topic", `x-owner: team shop`, `notifications: [{type: sns, target: "ssm:/shop/topic"}]`, "24:37: notifications[0].target", `does not fit the type "sns"`},
+		{"topic for a reference", `x-owner: team shop`, `notifications: [{type: github, target: "arn:aws:sns:eu-west-1:111111111111:shop"}]`, "24:40: notifications[0].target", `does not fit the type "github"`},
+		{"channel of another kind", `x-owner: team shop`, `notifications: [{type: mail, target: "ssm:/shop/mail"}]`, "24:24: notifications[0].type", `"mail" is not known here; allowed: "slack", "github", "webhook", "sns"`},
+		{"channel for an unknown environment", `x-owner: team shop`, `notifications: [{type: slack, target: "ssm:/shop/slack", environments: [nowhere]}]`, "24:73: notifications[0].environments[0]", `"nowhere" is no environment of this file`},
 		{"self-modification of another kind", `selfModification: next-run`, `selfModification: at-once`, "23:19: selfModification", `"at-once"`},
 		{"later: concurrency", `    x-note: {any: [thing]}`, `    concurrency: 4`, "37:5: environments[0].concurrency", `not yet supported`},
 		{"later: onFailedStack", `    x-note: {any: [thing]}`, `    onFailedStack: keep`, "37:20: environments[0].onFailedStack", `not yet supported`},
@@ -288,6 +292,18 @@ func TestLoad_OneMistake(t *testing.T) {
 			require.Contains(t, got[0].Message, tt.message)
 		})
 	}
+}
+
+func TestLoad_Notifications(t *testing.T) {
+	t.Parallel()
+	config, err := pipeline.Load(pipeline.DefaultFile, []byte(edit(t, `x-owner: team shop`, `notifications:
+  - {type: slack, target: "secretsmanager:shop/slack#url", events: [failed], environments: [prod]}
+  - {type: sns, target: "arn:aws:sns:eu-west-1:111111111111:shop.fifo", x-note: by mail}`)))
+	require.NoError(t, err)
+	require.Equal(t, []pipeline.Notification{
+		{Type: pipeline.NotifySlack, Target: "secretsmanager:shop/slack#url", Events: []string{pipeline.EventFailed}, Environments: []string{"prod"}},
+		{Type: pipeline.NotifySNS, Target: "arn:aws:sns:eu-west-1:111111111111:shop.fifo"},
+	}, config.Notifications)
 }
 
 // Keys whose effect comes later are checked all the same.

@@ -91,6 +91,9 @@ func (d *document) checkRules(top cursor) {
 	checkImage(top.key("worker").key("image"))
 	checkResources(top.key("worker").key("resources"))
 	checkURL(top.key("argo").key("url"))
+	for _, channel := range top.key("notifications").items() {
+		checkNotification(channel, names)
+	}
 }
 
 // checkUnsupported refuses keys that are checked but without effect yet, since
@@ -104,7 +107,6 @@ func (d *document) checkUnsupported(top cursor) {
 	build := top.key("build")
 	refuse(build, "secrets", "secrets from a store are not given to commands; remove the key")
 	refuse(top, "cache", "nothing is kept between runs; remove the key")
-	refuse(top, "notifications", "no notifications are sent; remove the key")
 	for _, environment := range top.key("environments").items() {
 		refuse(environment, "concurrency", "stacks are deployed one after the other; remove the key")
 		if mode := environment.key("onFailedStack"); mode.text() == "keep" {
@@ -287,5 +289,20 @@ func checkURL(c cursor) {
 	}
 	if err != nil {
 		c.add("%s is not an address; allowed: an http or https address such as \"https://argo.example.com\"", c.doc.showAt(c.place))
+	}
+}
+
+// checkNotification looks at what a channel's type makes of its target, and at
+// the environments it names.
+func checkNotification(channel cursor, environments map[string]int) {
+	target := channel.key("target")
+	if topic := strings.HasPrefix(target.text(), "arn:"); target.sound() && topic != (channel.key("type").text() == NotifySNS) {
+		target.add("%s does not fit the type %q; allowed: for sns the ARN of a topic such as \"arn:aws:sns:eu-west-1:111111111111:shop\", for the others a reference such as \"secretsmanager:shop/slack#url\"",
+			channel.doc.showAt(target.place), channel.key("type").text())
+	}
+	for _, name := range channel.key("environments").items() {
+		if _, known := environments[name.text()]; name.sound() && !known {
+			name.add("%s is no environment of this file; allowed are the names under environments", channel.doc.showAt(name.place))
+		}
 	}
 }

@@ -96,6 +96,6 @@ func TestSchema_RequiredKeys(t *testing.T) {
 		".environments[]":          {"account", "name", "region", "stacks"},
 		".environments[].stacks[]": {"name", "path"},
 		".cache[]":                 {"paths"},
-		".notifications[]":         {"type"},
+		".notifications[]":         {"target", "type"},
 	}, got)
 }

@@ -40,7 +40,28 @@ type Run struct {
 	Reason string `json:"reason,omitempty"`
 	// Stages are in the order they began.
 	Stages []Stage `json:"stages"`
+	// Notifications are the channels that the end was announced to.
+	Notifications []Notification `json:"notifications,omitempty"`
 }
+
+// Notification says what came of the announcement to one channel.
+type Notification struct {
+	// Type and Target are those of the configuration: a reference, no secret.
+	Type   string             `json:"type"`
+	Target string             `json:"target"`
+	Status NotificationStatus `json:"status"`
+	// Error says why it could not be announced; empty if it could.
+	Error string `json:"error,omitempty"`
+}
+
+// NotificationStatus is the state of an announcement.
+type NotificationStatus string
+
+// The states of announcements.
+const (
+	NotificationSent   NotificationStatus = "sent"
+	NotificationFailed NotificationStatus = "failed"
+)
 
 // Stage is the record of one stage (StageMetadata), stored at StageKey.
 type Stage struct {

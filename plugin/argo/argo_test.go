@@ -53,6 +53,17 @@ func TestDecode_FullBody(t *testing.T) {
 	require.True(t, strings.HasPrefix(call.Digest, "sha256:"))
 }
 
+func TestDecode_NotificationsOfFinish(t *testing.T) {
+	t.Parallel()
+	text := `{"channels":[{"type":"slack","target":"ssm:/slack"}]}`
+	call, _, err := argo.Decode(strings.NewReader(request(t, func(_, b map[string]any) {
+		b["stage"], b["status"], b["notifications"] = "finish", "Failed", text
+		delete(b, "environment")
+	})))
+	require.NoError(t, err)
+	require.Equal(t, text, call.Request.Notifications)
+}
+
 func TestDecode_WithoutRetryStrategy(t *testing.T) {
 	t.Parallel()
 	call, _, err := argo.Decode(strings.NewReader(request(t, func(_, b map[string]any) { delete(b, "attempt"); delete(b, "allowOlder") })))

@@ -29,6 +29,7 @@ const (
 	keyAllowOlder  = "allowOlder"
 	keyAttempt     = "attempt"
 	keyStatus      = "status"
+	keyNotify      = "notifications"
 )
 
 // required are the keys every body has; those in mayBeEmpty are checked by
@@ -38,11 +39,11 @@ func required() []string {
 }
 
 func mayBeEmpty() []string {
-	return []string{keyRepo, keyCommit, keyBranch, keyPredecessor, keyAllowOlder, keyStatus, keyAttempt, keyEnvironment}
+	return []string{keyRepo, keyCommit, keyBranch, keyPredecessor, keyAllowOlder, keyStatus, keyAttempt, keyEnvironment, keyNotify}
 }
 
 func known() []string {
-	return append(required(), keyEnvironment, keyPredecessor, keyAllowOlder, keyAttempt, keyStatus)
+	return append(required(), keyEnvironment, keyPredecessor, keyAllowOlder, keyAttempt, keyStatus, keyNotify)
 }
 
 // maxAttempt bounds the attempt number: beyond it something is wrong.
@@ -81,6 +82,7 @@ func (c *Call) assign(b *bodyReader) {
 	r.Stage, r.Node, r.Pipeline = b.values[keyStage], b.values[keyNode], b.values[keyPipeline]
 	r.Environment, r.Topology, r.ConfigPath = b.values[keyEnvironment], b.values[keyTopology], b.values[keyConfig]
 	r.RepoURL, r.Commit, r.Branch = b.values[keyRepo], b.values[keyCommit], b.values[keyBranch]
+	r.Notifications = b.values[keyNotify]
 	r.WorkflowStatus, r.Predecessor = b.values[keyStatus], b.values[keyPredecessor]
 }
 

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/aphex-pipeline/aphex/internal/fault"
+	"github.com/aphex-pipeline/aphex/internal/notify"
+	"github.com/aphex-pipeline/aphex/internal/pipeline"
 	"github.com/aphex-pipeline/aphex/internal/record"
 	"github.com/aphex-pipeline/aphex/tasks/task"
 )
@@ -15,6 +17,12 @@ import (
 // recorder is what the stage needs of internal/record.
 type recorder interface {
 	Finish(ctx context.Context, run record.Run, status record.Status, at time.Time) (record.Run, string, error)
+	Put(ctx context.Context, run record.Run) error
+}
+
+// announcer is what the stage needs of internal/notify.
+type announcer interface {
+	Announce(ctx context.Context, channels []pipeline.Notification, e notify.Event, skip func(n int) bool, sent func(n int)) []record.Notification
 }
 
 // Figures sends figures of a run that has ended to where they are watched.
@@ -24,12 +32,13 @@ type Figures func(ctx context.Context, run record.Run) error
 type Stage struct {
 	records recorder
 	figures Figures
+	news    announcer
 	now     func() time.Time
 }
 
-// New returns the finish stage writing to records. figures may be nil.
-func New(records recorder, figures Figures) *Stage {
-	return &Stage{records: records, figures: figures, now: time.Now}
+// New returns the finish stage writing to records. figures and news may be nil.
+func New(records recorder, figures Figures, news announcer) *Stage {
+	return &Stage{records: records, figures: figures, news: news, now: time.Now}
 }
 
 var _ task.Runner = (*Stage)(nil)
@@ -61,10 +70,54 @@ func (s *Stage) Run(ctx context.Context, req task.Request, env task.Env) (task.R
 			_, _ = fmt.Fprintf(env.Output, "warning: %s\n", fault.Message(err)) // the log is beside the point as well
 		}
 	}
-	return task.Result{
-		Message: fmt.Sprintf("run %s in %s, %d stages recorded", run.Status, run.CompletedAt.Sub(run.TriggeredAt).Round(time.Second), len(run.Stages)),
-		Outputs: map[string]string{task.OutputRecord: url},
-	}, nil
+	message := fmt.Sprintf("run %s in %s, %d stages recorded", run.Status, run.CompletedAt.Sub(run.TriggeredAt).Round(time.Second), len(run.Stages))
+	if told := s.announce(ctx, &req, env, run, url); told != "" {
+		message += "; " + told
+	}
+	return task.Result{Message: message, Outputs: map[string]string{task.OutputRecord: url}}, nil
+}
+
+// announce tells the channels of the end, adds to the record what came of it,
+// and says the same in a few words, which are empty without a channel.
+func (s *Stage) announce(ctx context.Context, req *task.Request, env task.Env, run record.Run, url string) string {
+	plan, err := notify.Decode(req.Notifications)
+	if err != nil {
+		env.Logger.ErrorContext(ctx, "nobody was told", "err", err)
+		return err.Error()
+	}
+	if s.news == nil || len(plan.Channels) == 0 {
+		return ""
+	}
+	effect := func(n int) string { return fmt.Sprintf("notified-%d", n) }
+	results := s.news.Announce(ctx, plan.Channels, notify.NewEvent(run, req.Run.Epoch, plan.ArgoURL, url), func(n int) bool {
+		_, told, err := env.Effects.Get(ctx, effect(n))
+		return told && err == nil
+	}, func(n int) {
+		// Without the entry the channel may hear of it again, with the same key.
+		if err := env.Effects.Put(ctx, effect(n), []byte(`true`)); err != nil {
+			env.Logger.WarnContext(ctx, "notification not journalled", "err", err)
+		}
+	})
+	if len(results) == 0 {
+		return ""
+	}
+	var failures []string
+	for _, r := range results {
+		line := r.Type + " " + r.Target + ": " + string(r.Status)
+		if r.Status == record.NotificationFailed {
+			line += ": " + r.Error
+			failures = append(failures, r.Type+" "+r.Target+": "+r.Error)
+		}
+		_, _ = fmt.Fprintf(env.Output, "notification %s\n", line) // the log is beside the point
+	}
+	run.Notifications = results
+	if err := s.records.Put(ctx, run); err != nil {
+		env.Logger.WarnContext(ctx, "notifications not recorded", "err", err)
+	}
+	if len(failures) > 0 {
+		return fmt.Sprintf("%d of %d channels were not told: %s", len(failures), len(results), strings.Join(failures, "; "))
+	}
+	return fmt.Sprintf("%d channels told", len(results))
 }
 
 // summary is a line per stage: name, status, seconds, reason.

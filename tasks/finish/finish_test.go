@@ -14,6 +14,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/aphex-pipeline/aphex/internal/notify"
+	"github.com/aphex-pipeline/aphex/internal/pipeline"
 	"github.com/aphex-pipeline/aphex/internal/record"
 	"github.com/aphex-pipeline/aphex/internal/store"
 	"github.com/aphex-pipeline/aphex/tasks/finish"
@@ -31,7 +33,7 @@ func request(status string) task.Request {
 func run(ctx context.Context, t *testing.T, bucket *store.Dir, status string, out io.Writer) (result task.Result, logged string) {
 	t.Helper()
 	var log bytes.Buffer
-	result, err := finish.New(record.New(bucket), nil).Run(ctx, request(status), task.Env{
+	result, err := finish.New(record.New(bucket), nil, nil).Run(ctx, request(status), task.Env{
 		Output: out, Logger: slog.New(slog.NewTextHandler(&log, nil)), Progress: func(string) {},
 	})
 	require.NoError(t, err, "this stage never fails a run")
@@ -164,7 +166,7 @@ func TestRun_SendsFiguresOfTheClosedRecord(t *testing.T) {
 	stage := finish.New(record.New(bucket), func(_ context.Context, run record.Run) error {
 		sent = run
 		return errors.New("nobody listens")
-	})
+	}, nil)
 	got, err := stage.Run(t.Context(), request("Failed"), task.Env{Output: &out, Logger: slog.New(slog.DiscardHandler), Progress: func(string) {}})
 	require.NoError(t, err)
 	require.Regexp(t, `^run failed in`, got.Message)
@@ -172,4 +174,90 @@ func TestRun_SendsFiguresOfTheClosedRecord(t *testing.T) {
 	require.NotNil(t, sent.CompletedAt)
 	require.Len(t, sent.Stages, 2)
 	require.Contains(t, out.String(), "warning: nobody listens")
+}
+
+// town hears news, except the channels that are away.
+type town struct {
+	away   map[int]bool
+	heard  []int
+	events []notify.Event
+}
+
+func (w *town) Announce(_ context.Context, channels []pipeline.Notification, e notify.Event, skip func(int) bool, sent func(int)) []record.Notification {
+	w.events = append(w.events, e)
+	var results []record.Notification
+	for n, c := range channels {
+		r := record.Notification{Type: c.Type, Target: c.Target, Status: record.NotificationSent}
+		switch {
+		case skip(n):
+		case w.away[n]:
+			r.Status, r.Error = record.NotificationFailed, "nobody there"
+		default:
+			w.heard = append(w.heard, n)
+			sent(n)
+		}
+		results = append(results, r)
+	}
+	return results
+}
+
+// effects is the journal of one execution.
+type effects map[string][]byte
+
+func (e effects) Put(_ context.Context, name string, value []byte) error {
+	e[name] = value
+	return nil
+}
+
+func (e effects) Get(_ context.Context, name string) ([]byte, bool, error) {
+	value, ok := e[name]
+	return value, ok, nil
+}
+
+func (effects) Earlier(context.Context, string) ([][]byte, error) { return nil, nil }
+
+func TestRun_AnnouncesTheEndOnceAndRecordsIt(t *testing.T) {
+	t.Parallel()
+	bucket := store.NewDir(t.TempDir())
+	begin(t, bucket)
+	req := request("Failed")
+	req.Notifications = notify.Plan{ArgoURL: "https://argo.example.com", Channels: []pipeline.Notification{
+		{Type: pipeline.NotifySlack, Target: "ssm:/slack"}, {Type: pipeline.NotifySNS, Target: "arn:aws:sns:eu-west-1:111111111111:shop"},
+	}}.Encode()
+	news, journal := &town{away: map[int]bool{1: true}}, effects{}
+	finished := func() (string, string, record.Run) {
+		var out bytes.Buffer
+		result, err := finish.New(record.New(bucket), nil, news).Run(t.Context(), req, task.Env{
+			Output: &out, Logger: slog.New(slog.DiscardHandler), Progress: func(string) {}, Effects: journal,
+		})
+		require.NoError(t, err)
+		closed, err := record.New(bucket).Run(t.Context(), "uid-1")
+		require.NoError(t, err)
+		return result.Message, out.String(), closed
+	}
+	message, log, closed := finished()
+	require.Contains(t, message, "; 1 of 2 channels were not told: sns arn:aws:sns:eu-west-1:111111111111:shop: nobody there")
+	require.Contains(t, log, "notification slack ssm:/slack: sent\n")
+	require.Equal(t, []record.NotificationStatus{record.NotificationSent, record.NotificationFailed}, []record.NotificationStatus{closed.Notifications[0].Status, closed.Notifications[1].Status})
+	require.Equal(t, "https://argo.example.com/workflows/team/shop-1", news.events[0].RunURL)
+	require.Equal(t, "deploy-env-dev", news.events[0].Failed.Stage)
+
+	// The process died before it could answer, and the other channel is back.
+	news.away = nil
+	message, _, closed = finished()
+	require.Contains(t, message, "; 2 channels told")
+	require.Equal(t, []int{0, 1}, news.heard, "each heard of it once")
+	require.Equal(t, record.NotificationSent, closed.Notifications[1].Status)
+	require.Equal(t, news.events[0].Key, news.events[1].Key)
+}
+
+func TestRun_TellsOfChannelsItCannotRead(t *testing.T) {
+	t.Parallel()
+	bucket := store.NewDir(t.TempDir())
+	begin(t, bucket)
+	req := request("Succeeded")
+	req.Notifications = "[]"
+	result, err := finish.New(record.New(bucket), nil, &town{}).Run(t.Context(), req, task.Env{Output: io.Discard, Logger: slog.New(slog.DiscardHandler), Progress: func(string) {}})
+	require.NoError(t, err)
+	require.Contains(t, result.Message, "read the notification channels of the step")
 }

@@ -55,6 +55,9 @@ func containerTemplate(node pipeline.Node, step body, inst pipeline.Installation
 	if step.Status != "" {
 		args = append(args, "--status="+step.Status)
 	}
+	if step.Notifications != "" {
+		args = append(args, "--notifications="+step.Notifications)
+	}
 	list := declared(node.Stage)
 	for i := range list {
 		list[i].ValueFrom.Supplied = nil

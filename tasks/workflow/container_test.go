@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/aphex-pipeline/aphex/internal/notify"
 	"github.com/aphex-pipeline/aphex/internal/pipeline"
 	"github.com/aphex-pipeline/aphex/tasks/task"
 	"github.com/aphex-pipeline/aphex/tasks/workflow"
@@ -90,7 +91,7 @@ func TestGenerate_ArgumentsOfStagePods(t *testing.T) {
 			want = append(want, "--environment="+node.Environment)
 		}
 		if node.Stage == task.StageFinish {
-			want = append(want, "--status={{workflow.status}}")
+			want = append(want, "--status={{workflow.status}}", "--notifications="+notify.Plan{Channels: cfg.Notifications}.Encode())
 		}
 		require.Equal(t, want, step.Container.Args)
 		var names []string

@@ -8,6 +8,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/aphex-pipeline/aphex/internal/notify"
 	"github.com/aphex-pipeline/aphex/internal/pipeline"
 	"github.com/aphex-pipeline/aphex/tasks/task"
 )
@@ -56,7 +57,7 @@ func Generate(cfg *pipeline.Config, inst pipeline.Installation) ([]byte, error) 
 	out := bytes.NewBufferString(marker)
 	encoder := yaml.NewEncoder(out)
 	encoder.SetIndent(2)
-	if err := encoder.Encode(build(nodes, pipeline.TopologyDigest(cfg), inst, patch)); err != nil {
+	if err := encoder.Encode(build(cfg, nodes, inst, patch)); err != nil {
 		return nil, fmt.Errorf("generate WorkflowTemplate: %w", err)
 	}
 	if err := encoder.Close(); err != nil {
@@ -97,8 +98,9 @@ func checkNames(nodes []pipeline.Node, file string) error {
 	return nil
 }
 
-func build(nodes []pipeline.Node, digest string, inst pipeline.Installation, patch string) manifest {
-	name := quoted(inst.Pipeline)
+func build(cfg *pipeline.Config, nodes []pipeline.Node, inst pipeline.Installation, patch string) manifest {
+	name, digest := quoted(inst.Pipeline), pipeline.TopologyDigest(cfg)
+	news := notify.Plan{ArgoURL: cfg.Argo.URL, Channels: cfg.Notifications}
 	m := manifest{
 		APIVersion: "argoproj.io/v1alpha1",
 		Kind:       "WorkflowTemplate",
@@ -133,7 +135,7 @@ func build(nodes []pipeline.Node, digest string, inst pipeline.Installation, pat
 			},
 			PodMetadata:  podMetadata(name, "main"),
 			PodSpecPatch: block(patch),
-			Templates:    templates(nodes, digest, inst),
+			Templates:    templates(nodes, digest, news, inst),
 		},
 	}
 	if inst.Runner == pipeline.RunnerContainer {
@@ -214,7 +216,7 @@ func references(names []string) []reference {
 
 // templates returns the DAG and one named template per node: only in a named
 // template's own body is {{node.name}} the node's name.
-func templates(nodes []pipeline.Node, digest string, inst pipeline.Installation) []template {
+func templates(nodes []pipeline.Node, digest string, news notify.Plan, inst pipeline.Installation) []template {
 	list := []template{{Name: entrypoint, DAG: &dag{Tasks: dagTasks(nodes)}}}
 	for _, node := range nodes {
 		step := body{
@@ -232,6 +234,7 @@ func templates(nodes []pipeline.Node, digest string, inst pipeline.Installation)
 		}
 		if node.Stage == task.StageFinish {
 			step.Status = "{{workflow.status}}"
+			step.Notifications = quoted(news.Encode())
 		}
 		if inst.Runner == pipeline.RunnerContainer {
 			list = append(list, containerTemplate(node, step, inst))

@@ -174,6 +174,8 @@ type (
 		Predecessor quoted `yaml:"predecessor"`
 		AllowOlder  quoted `yaml:"allowOlder"`
 		Status      quoted `yaml:"status,omitempty"`
+		// Notifications are channels, as notify.Plan.Encode writes them.
+		Notifications quoted `yaml:"notifications,omitempty"`
 	}
 
 	outputs struct {
