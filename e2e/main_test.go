@@ -40,10 +40,13 @@ func run(m *testing.M) (code int) {
 		_, _ = fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
+	hurried, calm := context.WithCancel(ctx)
+	defer calm()
 	shared, err = lab.Start(ctx, lab.Config{Root: root, Dir: dir, Log: os.Stderr})
 	if err == nil {
 		// Whatever ends this function, a signal included, takes the lab down.
 		defer func() {
+			calm()
 			down, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 			defer cancel()
 			if err := shared.Stop(down); err != nil {
@@ -59,7 +62,7 @@ func run(m *testing.M) (code int) {
 		err = shared.InstallPlugin(ctx)
 	}
 	if err == nil {
-		err = shared.HurryStagePods(ctx)
+		err = shared.HurryStagePods(hurried)
 	}
 	if err != nil {
 		_, _ = fmt.Fprintln(os.Stderr, "start the lab:", err)
