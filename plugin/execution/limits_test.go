@@ -29,7 +29,11 @@ func TestEngine_RepliesStayWithinTheirBudget(t *testing.T) {
 	}{
 		"characters that take six bytes": {result: task.Result{Message: "built", Outputs: map[string]string{"x": strings.Repeat("<", 20<<10)}}},
 		"a template with too many names": {result: task.Result{Message: "built"}, declared: many},
+		"a parameter that is too large":  {result: task.Result{Message: "built", Outputs: map[string]string{"x": strings.Repeat("x", 32<<10+1)}}},
+		"parameters that are too many":   {result: task.Result{Message: "built", Outputs: map[string]string{"x": strings.Repeat("x", 32<<10), "y": strings.Repeat("y", 32<<10)}}},
+		"a long message beside them":     {result: task.Result{Message: strings.Repeat("<", 1<<10), Outputs: map[string]string{"x": strings.Repeat("x", 32<<10), "y": strings.Repeat("y", 30<<10)}}},
 		"a long message":                 {result: task.Result{Message: strings.Repeat("é", 100<<10)}},
+		"the largest parameter":          {result: task.Result{Message: "built", Outputs: map[string]string{"x": strings.Repeat("x", 32<<10)}}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -39,9 +43,11 @@ func TestEngine_RepliesStayWithinTheirBudget(t *testing.T) {
 			asked := call(task.StageBuild)
 			asked.Outputs = c.declared
 			reply := final(t, e, asked)
-			require.LessOrEqual(t, len(reply.Encode()), 64<<10+4<<10)
+			require.LessOrEqual(t, len(reply.Encode()), 64<<10)
 			require.LessOrEqual(t, len(reply.Node.Message), 1<<10)
-			if name != "a long message" {
+			if name == "a long message" || name == "the largest parameter" {
+				require.Equal(t, argo.Succeeded, reply.Node.Phase, reply.Node.Message)
+			} else {
 				require.Equal(t, argo.Failed, reply.Node.Phase)
 				require.Contains(t, reply.Node.Message, "[OutputTooLarge]")
 			}

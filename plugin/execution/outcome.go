@@ -1,7 +1,6 @@
 package execution
 
 import (
-	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -18,9 +17,10 @@ import (
 const (
 	maxMessage   = 1 << 10
 	maxParameter = 32 << 10
-	// maxOutputs bounds all parameters as JSON, which is what is kept: a
-	// character may take six bytes there.
-	maxOutputs = 63 << 10
+	// maxReply bounds the reply as it is sent and kept, which is JSON: a
+	// character may take six bytes there. There is never a result besides
+	// parameters and artifacts.
+	maxReply = 64 << 10
 	// messageTail is what is kept of a long message's end, where the remedy
 	// and the reason stand.
 	messageTail = 400
@@ -80,13 +80,17 @@ func (e *Engine) finalReply(call *argo.Call, o outcome, logURL, warning string) 
 	if logURL != "" {
 		values[task.OutputLogURL] = logURL
 	}
-	parameters := parameters(call, values)
-	if err := withinBudget(call, parameters); err != nil {
+	reply := e.compose(call, &o, parameters(call, values), logURL, warning)
+	if err := withinBudget(call, &reply); err != nil {
 		if o.reason != string(fault.OutputTooLarge) {
 			return e.finalReply(call, e.failure(err), logURL, warning)
 		}
-		parameters = nil // the names alone are too much
+		return e.compose(call, &o, nil, logURL, warning) // the names alone are too much
 	}
+	return reply
+}
+
+func (e *Engine) compose(call *argo.Call, o *outcome, parameters []argo.Parameter, logURL, warning string) argo.Reply {
 	phase, exit := o.phase()
 	message := o.result.Message
 	if o.err != nil {
@@ -129,18 +133,14 @@ func parameters(call *argo.Call, values map[string]string) []argo.Parameter {
 	return list
 }
 
-func withinBudget(call *argo.Call, parameters []argo.Parameter) error {
-	for _, p := range parameters {
+func withinBudget(call *argo.Call, reply *argo.Reply) error {
+	for _, p := range reply.Node.Outputs.Parameters {
 		if len(p.Value) > maxParameter {
 			return tooLarge(call, "output %s has %d bytes: at most %d are allowed", p.Name, len(p.Value), maxParameter)
 		}
 	}
-	encoded, err := json.Marshal(parameters)
-	if err != nil { // strings always marshal
-		panic(err)
-	}
-	if total := len(encoded); total > maxOutputs {
-		return tooLarge(call, "its outputs have %d bytes together, as JSON: at most %d are allowed", total, maxOutputs)
+	if total := len(reply.Encode()); total > maxReply {
+		return tooLarge(call, "its reply has %d bytes with all outputs, as JSON: at most %d are allowed", total, maxReply)
 	}
 	return nil
 }
