@@ -121,7 +121,7 @@ func TestRun_BrokenBucketIsAMessage(t *testing.T) {
 	for name, tt := range map[string]struct {
 		bucket *store.Dir
 		reason string
-	}{"no folder": {broken(t), "[StoreFailed]"}, "a record that is no JSON": {damaged, "[Internal]"}} {
+	}{"no folder": {broken(t), "[StoreFailed]"}, "a record that is no JSON": {damaged, "[StoreFailed]"}} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			got, logged := run(t.Context(), t, tt.bucket, "Succeeded", io.Discard)
