@@ -13,7 +13,7 @@ help: ## List the targets
 
 .PHONY: build
 build: ## Build the static binary bin/aphex
-	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o $(BIN) ./cmd/aphex
+	CGO_ENABLED=0 go build -trimpath -tags nomsgpack -ldflags '-s -w' -o $(BIN) ./cmd/aphex
 
 .PHONY: test
 test: ## Everything: unit, property, golden and end-to-end tests on a real cluster (root on Linux, or Docker with kind)

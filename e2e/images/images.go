@@ -173,7 +173,7 @@ const imageFile = "image.tar"
 
 // buildBinary builds the static binary of the checkout.
 func buildBinary(ctx context.Context, root, out string) error {
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", out, "./cmd/aphex")
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-tags", "nomsgpack", "-ldflags", "-s -w", "-o", out, "./cmd/aphex")
 	cmd.Dir = root
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux")
 	return runCommand(cmd, nil)
