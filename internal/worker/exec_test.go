@@ -2,8 +2,10 @@ package worker_test
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -484,4 +486,49 @@ func TestLookPath(t *testing.T) {
 		"bash": "/bin/bash", "/bin/sh": "/bin/sh",
 		"good": filepath.Join(b.root, "source/bin/good"), "./bin/good": filepath.Join(b.root, "source/bin/good"),
 	}, found)
+}
+
+// A sidecar that is killed hangs up. Its successor's commands and changes of
+// the folders wait until what it had started is gone, grace included.
+func TestExec_WaitsForWhatAKilledSidecarLeft(t *testing.T) {
+	t.Parallel()
+	for name, next := range map[string]func(*testing.T, *testbed){
+		"a command": func(t *testing.T, b *testbed) {
+			t.Helper()
+			_, out := b.script(t, "cat source/log")
+			require.Equal(t, "begun\nending\nended\n", out)
+		},
+		"a change of files": func(t *testing.T, b *testbed) {
+			t.Helper()
+			require.NoError(t, b.Remove(t.Context(), "source", []string{"other"}))
+			text, err := os.ReadFile(filepath.Join(b.root, "source", "log"))
+			require.NoError(t, err)
+			require.Equal(t, "begun\nending\nended\n", string(text))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := serve(t, func(c *worker.ServerConfig) { c.Grace = 20 * time.Second })
+			conn, err := (&net.Dialer{}).DialContext(t.Context(), "unix", b.socket)
+			require.NoError(t, err)
+			bytes := func(text string) string { return `"` + base64.StdEncoding.EncodeToString([]byte(text)) + `"` }
+			body := `{"id": "` + t.Name() + `", "dir": ` + bytes("source") + `, "argv": [` + bytes("node") + `, ` + bytes("-e") + `, ` + bytes(`
+				const say = text => require("fs").appendFileSync("log", text + "\n")
+				process.on("SIGTERM", () => { say("ending"); setTimeout(() => { say("ended"); process.exit(1) }, 500) })
+				setInterval(() => {}, 1000)
+				say("begun")`) + `]}`
+			_, err = fmt.Fprintf(conn, "POST /v1/exec HTTP/1.1\r\nHost: worker\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
+			require.NoError(t, err)
+			says := func(want string) {
+				require.Eventually(t, func() bool {
+					text, err := os.ReadFile(filepath.Join(b.root, "source", "log"))
+					return err == nil && string(text) == want
+				}, 30*time.Second, 10*time.Millisecond)
+			}
+			says("begun\n")
+			require.NoError(t, conn.Close())
+			says("begun\nending\n")
+			next(t, b)
+		})
+	}
 }

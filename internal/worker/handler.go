@@ -106,7 +106,10 @@ func (s *server) read(w http.ResponseWriter, r *http.Request) {
 
 func (s *server) write(w http.ResponseWriter, r *http.Request) {
 	dir, opts := r.URL.Query().Get("dir"), WriteOptions{Clean: r.URL.Query().Get("clean") == "true"}
-	err := writeTree(r.Context(), s.root, dir, r.Body, opts)
+	err := s.awaitAbandoned(r.Context())
+	if err == nil {
+		err = writeTree(r.Context(), s.root, dir, r.Body, opts)
+	}
 	if err != nil {
 		// Read on, so that the client gets to see the reply.
 		control := http.NewResponseController(w)
@@ -121,6 +124,10 @@ func (s *server) write(w http.ResponseWriter, r *http.Request) {
 func (s *server) remove(w http.ResponseWriter, r *http.Request) {
 	var req treeRequest
 	if !decode(w, r, &req) {
+		return
+	}
+	if err := s.awaitAbandoned(r.Context()); err != nil {
+		refuse(w, err)
 		return
 	}
 	if err := removePaths(s.root, string(req.Dir), fromPaths(req.Paths)); err != nil {

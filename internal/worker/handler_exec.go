@@ -55,9 +55,13 @@ func (s *server) exec(w http.ResponseWriter, r *http.Request) {
 
 // run runs a command to its end. An error means that it did not start.
 func (s *server) run(ctx context.Context, req *execRequest, frames *frameWriter) (*exitMessage, error) {
+	if err := s.awaitAbandoned(ctx); err != nil {
+		return nil, err
+	}
+	abandoned := ctx.Done()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	if err := s.register(req.ID, cancel); err != nil {
+	if err := s.register(req.ID, &running{cancel: cancel, abandoned: abandoned, ended: make(chan struct{})}); err != nil {
 		return nil, err
 	}
 	defer s.unregister(req.ID)
@@ -83,7 +87,7 @@ func (s *server) run(ctx context.Context, req *execRequest, frames *frameWriter)
 }
 
 // register makes a command known under its id, for cancel.
-func (s *server) register(id string, cancel context.CancelCauseFunc) error {
+func (s *server) register(id string, command *running) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if _, taken := s.execs[id]; taken || id == "" || strings.ContainsAny(id, "=\x00") {
@@ -92,14 +96,39 @@ func (s *server) register(id string, cancel context.CancelCauseFunc) error {
 	if len(s.execs) >= maxExecs {
 		return fault.Newf(fault.Transient, fault.BadRequest, "start command", "", "%d commands are running, no more are allowed at once", maxExecs)
 	}
-	s.execs[id] = cancel
+	s.execs[id] = command
 	return nil
 }
 
 func (s *server) unregister(id string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	close(s.execs[id].ended)
 	delete(s.execs, id)
+}
+
+// awaitAbandoned waits for the end of the commands whose client has hung up. A
+// sidecar that was killed begins its stage anew once it is back: what it had
+// started must not be at work beside that, in the same folders.
+func (s *server) awaitAbandoned(ctx context.Context) error {
+	s.mu.Lock()
+	var ending []*running
+	for _, command := range s.execs {
+		select {
+		case <-command.abandoned:
+			ending = append(ending, command)
+		default:
+		}
+	}
+	s.mu.Unlock()
+	for _, command := range ending {
+		select {
+		case <-command.ended:
+		case <-ctx.Done():
+			return fault.Wrap(fault.Cancelled, fault.Cancellation, "wait for a command of an earlier sidecar", "", context.Cause(ctx))
+		}
+	}
+	return nil
 }
 
 // cancel ends a command. The exit is reported to the request that started it.
@@ -109,13 +138,13 @@ func (s *server) cancel(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s.mu.Lock()
-	cancel, ok := s.execs[req.ID]
+	command, ok := s.execs[req.ID]
 	s.mu.Unlock()
 	if !ok {
 		refuse(w, fault.Newf(fault.System, fault.BadRequest, "cancel command", "", "no command %q is running", req.ID))
 		return
 	}
-	cancel(errStopped)
+	command.cancel(errStopped)
 	reply(w, struct{}{})
 }
 

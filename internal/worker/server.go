@@ -68,7 +68,16 @@ type server struct {
 	mu     sync.Mutex
 	closed bool
 	socket *socket
-	execs  map[string]context.CancelCauseFunc
+	execs  map[string]*running // by id
+}
+
+// running is a command under way.
+type running struct {
+	cancel context.CancelCauseFunc
+	// abandoned is closed once the client has hung up, ended once the command
+	// and all it left are gone.
+	abandoned <-chan struct{}
+	ended     chan struct{}
 }
 
 // Serve runs a worker until ctx ends, then ends its commands and returns nil.
@@ -112,7 +121,7 @@ func newServer(cfg ServerConfig) (*server, error) {
 	}
 	return &server{
 		cfg: cfg, log: cfg.Logger, root: root, base: baseEnv(cfg.Environ, cfg.Root), bootID: rand.Text(),
-		family: newFamily(cfg.Dedicated), execs: map[string]context.CancelCauseFunc{},
+		family: newFamily(cfg.Dedicated), execs: map[string]*running{},
 	}, nil
 }
 
