@@ -146,23 +146,52 @@ func like(ours, live any) bool {
 }
 
 // likeObject compares two objects. Each key of live stands for one of ours.
+// Keys that lost characters may fit several of ours: what counts is that each
+// finds one whose value fits as well.
 func likeObject(ours, live map[string]any) bool {
 	if len(live) != len(ours) {
 		return false
 	}
-	lost := slices.Sorted(maps.Keys(live))
-	lost = slices.DeleteFunc(lost, func(key string) bool { _, kept := ours[key]; return kept })
+	lost := slices.DeleteFunc(slices.Sorted(maps.Keys(live)), func(key string) bool { _, kept := ours[key]; return kept })
+	fits := make([][]int, 0, len(lost)) // for each changed key of ours, the keys it may have become
 	for _, key := range slices.Sorted(maps.Keys(ours)) {
-		other, kept := live[key]
-		if !kept {
-			at := slices.IndexFunc(lost, func(candidate string) bool { return likeText(key, candidate) })
-			if at < 0 {
+		if other, kept := live[key]; kept {
+			if !like(ours[key], other) {
 				return false
 			}
-			other = live[lost[at]]
-			lost = slices.Delete(lost, at, at+1)
+			continue
 		}
-		if !like(ours[key], other) {
+		var found []int
+		for n, candidate := range lost {
+			if likeText(key, candidate) && like(ours[key], live[candidate]) {
+				found = append(found, n)
+			}
+		}
+		fits = append(fits, found)
+	}
+	return assignable(fits)
+}
+
+// assignable reports whether each row can have one of the numbers it lists for
+// itself alone, by augmenting paths.
+func assignable(rows [][]int) bool {
+	owner := map[int]int{}
+	var place func(row int, tried map[int]bool) bool
+	place = func(row int, tried map[int]bool) bool {
+		for _, n := range rows[row] {
+			if tried[n] {
+				continue
+			}
+			tried[n] = true
+			if other, taken := owner[n]; !taken || place(other, tried) {
+				owner[n] = row
+				return true
+			}
+		}
+		return false
+	}
+	for row := range rows {
+		if !place(row, map[int]bool{}) {
 			return false
 		}
 	}
