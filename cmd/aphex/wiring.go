@@ -100,7 +100,7 @@ func (p parts) stages() task.Registry {
 		guard := revision.New(p.kube, p.namespace, p.pipeline)
 		successors := handover.New(p.kube)
 		deployConfig.Guard, deployConfig.Successors = guard, successors
-		validateConfig.Start = validate.NewReplacer(p.kube)
+		validateConfig.Start, validateConfig.Labels = validate.NewReplacer(p.kube), validate.Labels(p.kube)
 		stages[task.StageDeployPipeline] = workflow.NewStage(workflow.Config{Kube: p.kube, Workspace: files, Guard: guard, Successors: successors})
 	}
 	stages[task.StageDeployEnv] = deploy.New(deployConfig)

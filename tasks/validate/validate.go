@@ -49,6 +49,8 @@ type Config struct {
 	Identity     Identity
 	// Start is nil where no cluster is (aphex task).
 	Start Start
+	// Labels gives the run the labels it is found by; nil where no cluster is.
+	Labels func(ctx context.Context, req task.Request) error
 }
 
 // Stage is the validate stage.
@@ -65,6 +67,11 @@ var _ task.Runner = (*Stage)(nil)
 // ConfigInvalid, ToolMissing, ContextMissing or a credential reason with every
 // finding in one message (the reason is that of the first).
 func (s *Stage) Run(ctx context.Context, req task.Request, env task.Env) (task.Result, error) {
+	if s.cfg.Labels != nil {
+		if err := s.cfg.Labels(ctx, req); err != nil {
+			env.Logger.WarnContext(ctx, "the run may lack its labels", "err", err)
+		}
+	}
 	if s.cfg.Start != nil {
 		name, err := s.cfg.Start.Replace(ctx, req)
 		if err != nil {
