@@ -140,7 +140,7 @@ func checkRoundTrip(t *testing.T, d *document, limit int, s *shelf) {
 // spelled is d as JSON, where equal moments in zones of equal offset are equal.
 func spelled(t *testing.T, d *document) string {
 	t.Helper()
-	text, err := json.Marshal(d)
+	text, err := json.Marshal(d) //nolint:musttag // for the comparison alone
 	require.NoError(t, err)
 	return string(text)
 }
