@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -15,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/aphex-pipeline/aphex/e2e/aws"
+	"github.com/aphex-pipeline/aphex/internal/testkit/effects"
 	"github.com/aphex-pipeline/aphex/internal/testkit/need"
 )
 
@@ -86,32 +86,15 @@ func own(t *testing.T) *aws.Emulator {
 
 func config(e *aws.Emulator, account string) awssdk.Config { return e.Config(account, region) }
 
-// memory is a journal in memory: what outlives a process in a test.
+// memory is what outlives a process: the journal of one execution, and its key.
 type memory struct {
-	execution string
+	effects.Memory
 
-	mu      sync.Mutex
-	entries map[string][]byte
+	execution string
 }
 
 var executions atomic.Int64
 
 func newMemory() *memory {
-	return &memory{execution: fmt.Sprintf("execution %d", executions.Add(1)), entries: map[string][]byte{}}
+	return &memory{execution: fmt.Sprintf("execution %d", executions.Add(1))}
 }
-
-func (m *memory) Put(_ context.Context, name string, value []byte) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.entries[name] = value
-	return nil
-}
-
-func (m *memory) Get(_ context.Context, name string) ([]byte, bool, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	value, ok := m.entries[name]
-	return value, ok, nil
-}
-
-func (*memory) Earlier(context.Context, string) ([][]byte, error) { return nil, nil }

@@ -92,7 +92,7 @@ func TestResume_KilledAnywhere(t *testing.T) {
 							return
 						}
 						if !journal {
-							s.journal = &memory{execution: s.journal.execution, entries: map[string][]byte{}}
+							s.journal = &memory{execution: s.journal.execution}
 						}
 						before := len(s.executions(e))
 						got, err := s.resume(t.Context(), parameter("two"), edit)
@@ -227,7 +227,7 @@ func TestResume_TwoProcessesOfOneExecution(t *testing.T) {
 	e := emulator(t)
 	s := newStack(t, e)
 	second := newStack(t, e)
-	second.journal = &memory{execution: s.journal.execution, entries: map[string][]byte{}}
+	second.journal = &memory{execution: s.journal.execution}
 	var group errgroup.Group
 	for _, process := range []*stack{s, second} {
 		group.Go(func() error {

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -13,7 +12,6 @@ import (
 	"path"
 	"path/filepath"
 	"strconv"
-	"sync"
 	"sync/atomic"
 
 	awssdk "github.com/aws/aws-sdk-go-v2/aws"
@@ -24,6 +22,7 @@ import (
 	"github.com/aphex-pipeline/aphex/internal/fault"
 	"github.com/aphex-pipeline/aphex/internal/pipeline"
 	"github.com/aphex-pipeline/aphex/internal/store"
+	"github.com/aphex-pipeline/aphex/internal/testkit/effects"
 	"github.com/aphex-pipeline/aphex/internal/worker"
 	"github.com/aphex-pipeline/aphex/internal/workspace"
 	"github.com/aphex-pipeline/aphex/tasks/deploy"
@@ -120,7 +119,7 @@ func (e *engine) deploy(ctx context.Context, app string, variant Variant, endpoi
 	_, err = stage.Run(ctx, task.Request{
 		Run: task.Run{Namespace: "parity", Name: "run", UID: "run", Epoch: strconv.FormatInt(e.count.Add(1), 10)}, Stage: task.StageDeployEnv,
 		Node: "run.deploy-dev", Pipeline: app, Environment: "dev", ConfigPath: pipeline.DefaultFile, Commit: fmt.Sprintf("%040d", 1),
-	}, task.Env{Output: &log, Logger: slog.New(slog.DiscardHandler), Progress: func(string) {}, Effects: &memory{}})
+	}, task.Env{Output: &log, Logger: slog.New(slog.DiscardHandler), Progress: func(string) {}, Effects: &effects.Memory{}})
 	if err != nil {
 		return refused(ctx, err, &log)
 	}
@@ -170,25 +169,3 @@ func (c copies) Synth(context.Context, deploy.SynthRequest, io.Writer) (string, 
 	}
 	return dir, os.CopyFS(dir, os.DirFS(string(c)))
 }
-
-// memory is the journal of one execution.
-type memory struct{ entries sync.Map }
-
-func (m *memory) Put(_ context.Context, name string, value []byte) error {
-	m.entries.Store(name, value)
-	return nil
-}
-
-func (m *memory) Get(_ context.Context, name string) ([]byte, bool, error) {
-	value, ok := m.entries.Load(name)
-	if !ok {
-		return nil, false, nil
-	}
-	data, ok := value.([]byte)
-	if !ok {
-		return nil, false, errors.New("not bytes")
-	}
-	return data, true, nil
-}
-
-func (*memory) Earlier(context.Context, string) ([][]byte, error) { return nil, nil }

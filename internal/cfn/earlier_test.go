@@ -8,11 +8,12 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/aphex-pipeline/aphex/internal/cfn"
+	"github.com/aphex-pipeline/aphex/internal/testkit/effects"
 )
 
 // cutOff is a journal whose process dies before its nth write.
 type cutOff struct {
-	memory
+	effects.Memory
 	n int
 }
 
@@ -20,15 +21,7 @@ func (c *cutOff) Put(ctx context.Context, name string, value []byte) error {
 	if c.n--; c.n <= 0 {
 		return errors.New("killed")
 	}
-	return c.memory.Put(ctx, name, value)
-}
-
-func (c *cutOff) all() (values [][]byte) {
-	c.entries.Range(func(_, value any) bool {
-		values = append(values, value.([]byte))
-		return true
-	})
-	return values
+	return c.Memory.Put(ctx, name, value)
 }
 
 // A retried run is a new execution, whose change set has another name.
@@ -46,7 +39,7 @@ func TestDeploy_RemovesTheChangeSetOfAnEarlierTry(t *testing.T) {
 			left := s.created.Get("ChangeSetName")
 			require.Equal(t, []string{"CreateChangeSet"}, s.writes())
 
-			_, err = s.deploy(t, func(in *cfn.Input) { in.Execution = "e, tried again" }, func(c *cfn.Config) { c.Journal = &memory{earlier: first.all()} })
+			_, err = s.deploy(t, func(in *cfn.Input) { in.Execution = "e, tried again" }, func(c *cfn.Config) { c.Journal = &effects.Memory{Before: first.Values()} })
 			require.NoError(t, err)
 			require.Equal(t, []string{"CreateChangeSet", "DeleteChangeSet", "CreateChangeSet", "ExecuteChangeSet"}, s.writes())
 			require.Equal(t, []string{left}, s.deleted)
@@ -63,7 +56,7 @@ func TestDeploy_LeavesAloneWhatAnEarlierTryBroughtToItsEnd(t *testing.T) {
 	_, err := s.deploy(t, nil, func(c *cfn.Config) { c.Journal = first })
 	require.NoError(t, err)
 	s.live = "{}"
-	_, err = s.deploy(t, func(in *cfn.Input) { in.Execution = "e, tried again" }, func(c *cfn.Config) { c.Journal = &memory{earlier: first.all()} })
+	_, err = s.deploy(t, func(in *cfn.Input) { in.Execution = "e, tried again" }, func(c *cfn.Config) { c.Journal = &effects.Memory{Before: first.Values()} })
 	require.NoError(t, err)
 	require.Empty(t, s.deleted)
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/aphex-pipeline/aphex/internal/cfn"
 	"github.com/aphex-pipeline/aphex/internal/fault"
+	"github.com/aphex-pipeline/aphex/internal/testkit/effects"
 )
 
 func rollBack(in *cfn.Input) { in.RollBackPaused = true }
@@ -100,7 +101,7 @@ func TestDeploy_EndedBeforeTellsItsEventsAgain(t *testing.T) {
 		s.events = append(s.events, event{stackARN, token, "CREATE_COMPLETE", "AWS::SSM::Parameter", "Param", "p", ""})
 		complete("CREATE_COMPLETE")(s, token)
 	}
-	journal := &memory{}
+	journal := &effects.Memory{}
 	seen := func(list *[]cfn.Event) func(*cfn.Config) {
 		return func(c *cfn.Config) {
 			c.Journal = journal

@@ -1,7 +1,6 @@
 package cfn_test
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -20,6 +19,7 @@ import (
 
 	"github.com/aphex-pipeline/aphex/internal/cfn"
 	"github.com/aphex-pipeline/aphex/internal/fault"
+	"github.com/aphex-pipeline/aphex/internal/testkit/effects"
 )
 
 func TestMain(m *testing.M) {
@@ -190,29 +190,11 @@ func (s *script) writes() []string {
 	return out
 }
 
-type memory struct {
-	entries sync.Map
-	earlier [][]byte
-}
-
-func (m *memory) Put(_ context.Context, name string, value []byte) error {
-	m.entries.Store(name, value)
-	return nil
-}
-
-func (m *memory) Get(_ context.Context, name string) ([]byte, bool, error) {
-	v, _ := m.entries.Load(name)
-	value, ok := v.([]byte)
-	return value, ok, nil
-}
-
-func (m *memory) Earlier(context.Context, string) ([][]byte, error) { return m.earlier, nil }
-
 func (s *script) deploy(t *testing.T, edit func(*cfn.Input), configure ...func(*cfn.Config)) (cfn.Result, error) {
 	t.Helper()
 	cfg := cfn.Config{
 		AWS:     aws.Config{Region: "eu-west-1", BaseEndpoint: aws.String(s.url), Credentials: credentials.NewStaticCredentialsProvider("a", "b", "")},
-		Account: "111111111111", Journal: &memory{}, Retryer: aws.NopRetryer{},
+		Account: "111111111111", Journal: &effects.Memory{}, Retryer: aws.NopRetryer{},
 		Limits: cfn.Limits{PollMin: time.Millisecond, PollMax: 5 * time.Millisecond},
 	}
 	for _, f := range configure {

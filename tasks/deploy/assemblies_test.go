@@ -15,29 +15,9 @@ import (
 	"github.com/aphex-pipeline/aphex/internal/pipeline"
 	"github.com/aphex-pipeline/aphex/internal/record"
 	"github.com/aphex-pipeline/aphex/internal/store"
+	"github.com/aphex-pipeline/aphex/internal/testkit/effects"
 	"github.com/aphex-pipeline/aphex/tasks/task"
 )
-
-// notes are the effects of one execution; fail is the error of every Put.
-type notes struct {
-	entries map[string][]byte
-	fail    error
-}
-
-func (n *notes) Put(_ context.Context, name string, value []byte) error {
-	if n.fail != nil {
-		return n.fail
-	}
-	n.entries[name] = value
-	return nil
-}
-
-func (n *notes) Get(_ context.Context, name string) ([]byte, bool, error) {
-	value, ok := n.entries[name]
-	return value, ok, nil
-}
-
-func (*notes) Earlier(context.Context, string) ([][]byte, error) { return nil, nil }
 
 // drifting synthesizes something else each time.
 type drifting struct {
@@ -61,7 +41,7 @@ func (d *drifting) Synth(context.Context, SynthRequest, io.Writer) (string, erro
 type pod struct {
 	t       *testing.T
 	bucket  *store.Dir
-	journal *notes
+	journal *effects.Memory
 	synth   *drifting
 	private string
 	log     bytes.Buffer
@@ -69,7 +49,7 @@ type pod struct {
 
 func newPod(t *testing.T) *pod {
 	t.Helper()
-	p := &pod{t: t, bucket: store.NewDir(t.TempDir()), journal: &notes{entries: map[string][]byte{}}, private: t.TempDir()}
+	p := &pod{t: t, bucket: store.NewDir(t.TempDir()), journal: &effects.Memory{}, private: t.TempDir()}
 	p.synth = &drifting{t: t, under: p.private}
 	return p
 }
@@ -119,14 +99,14 @@ func TestAssembly_FreshPodGoesOnWithTheStoredOne(t *testing.T) {
 func TestAssembly_IsStoredBeforeItIsAnnounced(t *testing.T) {
 	t.Parallel()
 	p := newPod(t)
-	p.journal.fail = io.ErrClosedPipe
+	p.journal.Fail = io.ErrClosedPipe
 	_, err := p.deployment().assembly(t.Context(), group{app: "."})
 	require.ErrorIs(t, err, io.ErrClosedPipe)
 	stored, err := p.bucket.List(t.Context(), "runs/u1/assemblies/")
 	require.NoError(t, err)
 	require.Len(t, stored, 1)
 
-	p.journal.fail = nil
+	p.journal.Fail = nil
 	require.Equal(t, "2", p.made(p.deployment()), "what was not announced was never deployed from")
 }
 

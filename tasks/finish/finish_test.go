@@ -18,6 +18,7 @@ import (
 	"github.com/aphex-pipeline/aphex/internal/pipeline"
 	"github.com/aphex-pipeline/aphex/internal/record"
 	"github.com/aphex-pipeline/aphex/internal/store"
+	"github.com/aphex-pipeline/aphex/internal/testkit/effects"
 	"github.com/aphex-pipeline/aphex/tasks/finish"
 	"github.com/aphex-pipeline/aphex/tasks/task"
 )
@@ -201,21 +202,6 @@ func (w *town) Announce(_ context.Context, channels []pipeline.Notification, e n
 	return results
 }
 
-// effects is the journal of one execution.
-type effects map[string][]byte
-
-func (e effects) Put(_ context.Context, name string, value []byte) error {
-	e[name] = value
-	return nil
-}
-
-func (e effects) Get(_ context.Context, name string) ([]byte, bool, error) {
-	value, ok := e[name]
-	return value, ok, nil
-}
-
-func (effects) Earlier(context.Context, string) ([][]byte, error) { return nil, nil }
-
 func TestRun_AnnouncesTheEndOnceAndRecordsIt(t *testing.T) {
 	t.Parallel()
 	bucket := store.NewDir(t.TempDir())
@@ -224,7 +210,7 @@ func TestRun_AnnouncesTheEndOnceAndRecordsIt(t *testing.T) {
 	req.Notifications = notify.Plan{ArgoURL: "https://argo.example.com", Channels: []pipeline.Notification{
 		{Type: pipeline.NotifySlack, Target: "ssm:/slack"}, {Type: pipeline.NotifySNS, Target: "arn:aws:sns:eu-west-1:111111111111:shop"},
 	}}.Encode()
-	news, journal := &town{away: map[int]bool{1: true}}, effects{}
+	news, journal := &town{away: map[int]bool{1: true}}, &effects.Memory{}
 	finished := func() (string, string, record.Run) {
 		var out bytes.Buffer
 		result, err := finish.New(record.New(bucket), nil, news).Run(t.Context(), req, task.Env{

@@ -19,6 +19,7 @@ import (
 	"github.com/aphex-pipeline/aphex/internal/kube"
 	"github.com/aphex-pipeline/aphex/internal/pipeline"
 	"github.com/aphex-pipeline/aphex/internal/revision"
+	"github.com/aphex-pipeline/aphex/internal/testkit/effects"
 	"github.com/aphex-pipeline/aphex/internal/workspace"
 	"github.com/aphex-pipeline/aphex/tasks/task"
 	"github.com/aphex-pipeline/aphex/tasks/workflow"
@@ -62,21 +63,6 @@ func (d *decided) Enter(_ context.Context, _ string, _, next revision.State) err
 	d.entered = append(d.entered, next)
 	return nil
 }
-
-// effects is the journal of one execution.
-type effects map[string][]byte
-
-func (e effects) Put(_ context.Context, name string, value []byte) error {
-	e[name] = value
-	return nil
-}
-
-func (e effects) Get(_ context.Context, name string) ([]byte, bool, error) {
-	value, ok := e[name]
-	return value, ok, nil
-}
-
-func (effects) Earlier(context.Context, string) ([][]byte, error) { return nil, nil }
 
 // handovers counts what was handed over; internal/handover tests how.
 type handovers struct {
@@ -122,7 +108,7 @@ func (b *bench) install(content string) {
 }
 
 // run runs the stage as one execution whose journal is done.
-func (b *bench) run(t *testing.T, done effects) (task.Result, error) {
+func (b *bench) run(t *testing.T, done *effects.Memory) (task.Result, error) {
 	t.Helper()
 	stage := workflow.NewStage(workflow.Config{Kube: b.client, Workspace: b.commit, Guard: b.guard, Successors: &b.handed})
 	return stage.Run(t.Context(), task.Request{
@@ -136,7 +122,7 @@ func (b *bench) run(t *testing.T, done effects) (task.Result, error) {
 func TestStage_CreatesThenLeavesAlone(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
-	result, err := b.run(t, effects{})
+	result, err := b.run(t, &effects.Memory{})
 	require.NoError(t, err)
 	require.Equal(t, fmt.Sprintf("WorkflowTemplate shop created, topology unchanged (%.19s)", b.topology), result.Message)
 	require.Equal(t, b.topology, result.Outputs[task.OutputTopology])
@@ -147,7 +133,7 @@ func TestStage_CreatesThenLeavesAlone(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, b.topology, stored.GetAnnotations()[pipeline.AnnotationTopology])
 
-	result, err = b.run(t, effects{})
+	result, err = b.run(t, &effects.Memory{})
 	require.NoError(t, err)
 	require.Contains(t, result.Message, "WorkflowTemplate shop unchanged")
 }
@@ -156,7 +142,7 @@ func TestStage_LeavesANewerPipelineAlone(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
 	b.guard.Decision = revision.Decision{Superseded: true, Previous: revision.State{Commit: strings.Repeat("b", 40), Run: "shop-newer"}}
-	result, err := b.run(t, effects{})
+	result, err := b.run(t, &effects.Memory{})
 	require.NoError(t, err)
 	require.Equal(t, string(fault.Superseded), result.Reason)
 	require.Contains(t, result.Message, "shop-newer")
@@ -166,7 +152,7 @@ func TestStage_LeavesANewerPipelineAlone(t *testing.T) {
 	require.ErrorIs(t, err, kube.ErrNotFound, "nothing was applied")
 
 	b.guard.Decision = revision.Decision{}
-	_, err = b.run(t, effects{})
+	_, err = b.run(t, &effects.Memory{})
 	require.NoError(t, err)
 	require.Equal(t, []revision.State{{Commit: strings.Repeat("a", 40), Run: "shop-x7k2p", RunUID: "u", Phase: revision.Deployed}}, b.guard.entered)
 }
@@ -174,10 +160,10 @@ func TestStage_LeavesANewerPipelineAlone(t *testing.T) {
 func TestStage_SaysWhatTheNextRunWillHave(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
-	_, err := b.run(t, effects{})
+	_, err := b.run(t, &effects.Memory{})
 	require.NoError(t, err)
 	b.commit.content = strings.Replace(b.commit.content, "name: prod", "name: live", 1)
-	journal := effects{}
+	journal := &effects.Memory{}
 	result, err := b.run(t, journal)
 	require.NoError(t, err)
 	require.Contains(t, result.Message, "WorkflowTemplate shop configured, topology sha256:")
@@ -190,7 +176,7 @@ func TestStage_SaysWhatTheNextRunWillHave(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, strings.Replace(result.Message, "configured", "unchanged", 1), again.Message)
 
-	other, err := b.run(t, effects{})
+	other, err := b.run(t, &effects.Memory{})
 	require.NoError(t, err)
 	require.Contains(t, other.Message, "changed by somebody else")
 }
@@ -199,14 +185,14 @@ func TestStage_SameRunHandsOverWhenTheTopologyChanged(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
 	b.commit.content += "\nselfModification: same-run\n"
-	result, err := b.run(t, effects{})
+	result, err := b.run(t, &effects.Memory{})
 	require.NoError(t, err)
 	require.Empty(t, b.handed.runs, "the run has the topology its commit needs")
 	require.Empty(t, result.Reason)
 
 	b.commit.content = strings.Replace(b.commit.content, "name: prod", "name: live", 1)
 	for range 2 { // asked again, as after a death
-		result, err = b.run(t, effects{})
+		result, err = b.run(t, &effects.Memory{})
 		require.NoError(t, err)
 		require.Equal(t, string(fault.HandedOver), result.Reason)
 		require.Contains(t, result.Message, "in run shop-next: handed over to it")
@@ -216,12 +202,12 @@ func TestStage_SameRunHandsOverWhenTheTopologyChanged(t *testing.T) {
 	require.Equal(t, []handover.Run{own, own}, b.handed.runs)
 
 	b.handed.err = fault.Newf(fault.Transient, fault.KubernetesRejected, "start the successor of the run", "", "away")
-	_, err = b.run(t, effects{})
+	_, err = b.run(t, &effects.Memory{})
 	require.ErrorIs(t, err, &fault.Fault{Reason: fault.KubernetesRejected})
 
 	b.handed = handovers{}
 	b.guard.Decision = revision.Decision{Superseded: true, Previous: revision.State{Commit: strings.Repeat("b", 40), Run: "shop-newer"}}
-	_, err = b.run(t, effects{})
+	_, err = b.run(t, &effects.Memory{})
 	require.NoError(t, err)
 	require.Empty(t, b.handed.runs, "an older commit neither changes the pipeline nor hands over")
 }
@@ -237,11 +223,11 @@ environments:
   - {name: %s, region: eu-west-1, account: "111111111111", stacks: [{name: app, path: .}]}
 `
 	b.commit.content = fmt.Sprintf(config, "a", "b")
-	result, err := b.run(t, effects{})
+	result, err := b.run(t, &effects.Memory{})
 	require.NoError(t, err)
 	b.topology = result.Outputs[task.OutputTopology]
 	b.commit.content = fmt.Sprintf(config, "b", "a")
-	result, err = b.run(t, effects{})
+	result, err = b.run(t, &effects.Memory{})
 	require.NoError(t, err)
 	require.Contains(t, result.Message, "the same stages in another order")
 }
@@ -314,7 +300,7 @@ images: {plugin: p, worker: w}
 			t.Parallel()
 			b := newBench(t)
 			tt.spoil(b)
-			_, err := b.run(t, effects{})
+			_, err := b.run(t, &effects.Memory{})
 			require.Error(t, err)
 			require.Equal(t, tt.reason, fault.From(err).Reason, err)
 			require.Contains(t, fault.Message(err), tt.message)
