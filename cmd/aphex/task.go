@@ -160,7 +160,7 @@ func localStage(ctx context.Context, p parts, dir string, req task.Request, cmd 
 	lines := &stagelog.Lines{Line: log.Append}
 	output := redact.NewWriter(io.MultiWriter(cmd.ErrOrStderr(), lines), redactor)
 	result, err := p.stages()[req.Stage].Run(ctx, req, task.Env{
-		Output: output, Logger: logger, Progress: func(string) {}, Effects: bookEffects{book, req.Key()},
+		Output: output, Logger: logger, Progress: func(string) {}, Effects: journal.Own{Book: book, Key: req.Key()},
 	})
 	phase, message, reason := "Succeeded", redactor.String(result.Message), result.Reason
 	if err != nil {
@@ -170,24 +170,6 @@ func localStage(ctx context.Context, p parts, dir string, req task.Request, cmd 
 	lines.Flush("aphex: " + req.Stage + " " + phase)
 	_, logErr := log.Finish(context.WithoutCancel(ctx))
 	return result, errors.Join(err, flushErr, logErr, recorder.StageEnded(context.WithoutCancel(ctx), req, began, time.Now(), phase, message, reason))
-}
-
-// bookEffects are the effects of one stage in a journal's book.
-type bookEffects struct {
-	book journal.Book
-	key  string
-}
-
-func (b bookEffects) Put(ctx context.Context, name string, value []byte) error {
-	return b.book.PutEffect(ctx, b.key, name, value)
-}
-
-func (b bookEffects) Get(ctx context.Context, name string) ([]byte, bool, error) {
-	return b.book.Effect(ctx, b.key, name)
-}
-
-func (b bookEffects) Earlier(ctx context.Context, name string) ([][]byte, error) {
-	return journal.Earlier(ctx, b.book, b.key, name)
 }
 
 // local is the parts of a run on this machine.

@@ -301,7 +301,7 @@ func (e *Engine) runTask(ctx context.Context, r *run, x *execution, log *stageLo
 	env := task.Env{
 		Output: log, Logger: logger,
 		Progress: func(message string) { x.setProgress(e.message(message)) },
-		Effects:  &effects{book: r.book, key: x.key},
+		Effects:  effects{journal.Own{Book: r.book, Key: x.key}},
 	}
 	ended := make(chan outcome, 1)
 	go func() { ended <- e.guarded(ctx, runner, req, env, logger) }()
@@ -386,28 +386,15 @@ func (e *Engine) record(ctx context.Context, x *execution, what string, call fun
 }
 
 // effects is the stage's part of the journal.
-type effects struct {
-	book journal.Book
-	key  string
-}
+type effects struct{ journal.Own }
 
-// Put implements task.Effects. It waits as long as ctx lasts for a journal that
-// is away: a stage has limits of its own.
-func (f *effects) Put(ctx context.Context, name string, value []byte) error {
+// Put waits as long as ctx lasts for a journal that is away: a stage has limits
+// of its own.
+func (f effects) Put(ctx context.Context, name string, value []byte) error {
 	for {
-		err := f.book.PutEffect(ctx, f.key, name, value)
+		err := f.Own.Put(ctx, name, value)
 		if err == nil || ctx.Err() != nil || fault.From(err).Class != fault.Transient {
 			return err
 		}
 	}
-}
-
-// Get implements task.Effects.
-func (f *effects) Get(ctx context.Context, name string) ([]byte, bool, error) {
-	return f.book.Effect(ctx, f.key, name)
-}
-
-// Earlier implements task.Effects.
-func (f *effects) Earlier(ctx context.Context, name string) ([][]byte, error) {
-	return journal.Earlier(ctx, f.book, f.key, name)
 }

@@ -105,20 +105,38 @@ type Effects interface {
 	Effect(ctx context.Context, key, name string) ([]byte, bool, error)
 }
 
-// Earlier returns what the other executions of the stage of key, in the same
-// environment, recorded under name; oldest first.
-func Earlier(ctx context.Context, book Book, key, name string) ([][]byte, error) {
-	is, ok, err := book.Entry(ctx, key)
+// Own is the part of a book that belongs to one execution. It implements
+// task.Effects.
+type Own struct {
+	Book Book
+	Key  string
+}
+
+var _ task.Effects = Own{}
+
+// Put implements task.Effects.
+func (o Own) Put(ctx context.Context, name string, value []byte) error {
+	return o.Book.PutEffect(ctx, o.Key, name, value)
+}
+
+// Get implements task.Effects.
+func (o Own) Get(ctx context.Context, name string) ([]byte, bool, error) {
+	return o.Book.Effect(ctx, o.Key, name)
+}
+
+// Earlier implements task.Effects.
+func (o Own) Earlier(ctx context.Context, name string) ([][]byte, error) {
+	is, ok, err := o.Book.Entry(ctx, o.Key)
 	if err != nil || !ok {
 		return nil, err
 	}
-	entries, err := book.Entries(ctx)
+	entries, err := o.Book.Entries(ctx)
 	if err != nil {
 		return nil, err
 	}
 	var values [][]byte
 	for _, was := range entries {
-		if was.Key == key || was.Stage != is.Stage || was.Environment != is.Environment {
+		if was.Key == o.Key || was.Stage != is.Stage || was.Environment != is.Environment {
 			continue
 		}
 		if value, ok := was.Effects[name]; ok {

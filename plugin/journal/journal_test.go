@@ -355,10 +355,10 @@ func TestEarlier_IsTheSameStageOfOtherTries(t *testing.T) {
 	begin("2", task.StageDeployEnv, "dev", "")
 	begin("3", task.StageDeployEnv, "dev", `"third"`)
 	last := begin("4", task.StageDeployEnv, "dev", `"its own"`)
-	values, err := journal.Earlier(t.Context(), b, last, "stack")
+	values, err := journal.Own{Book: b, Key: last}.Earlier(t.Context(), "stack")
 	require.NoError(t, err)
 	require.Equal(t, [][]byte{[]byte(`"first"`), []byte(`"third"`)}, values)
-	values, err = journal.Earlier(t.Context(), b, "never begun", "stack")
+	values, err = journal.Own{Book: b, Key: "never begun"}.Earlier(t.Context(), "stack")
 	require.NoError(t, err)
 	require.Empty(t, values)
 }
