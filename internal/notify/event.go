@@ -110,27 +110,18 @@ func NewEvent(run record.Run, epoch, argoURL, recordURL string) Event {
 	return e
 }
 
-// failed is the first stage that failed; one that may fail counts only if no
-// other did.
-func failed(stages []record.Stage) (found *FailedStage) {
-	for _, stage := range stages {
-		if stage.Status != record.Failed {
-			continue
-		}
-		is := &FailedStage{Stage: stage.StageName, Reason: stage.Reason}
-		if stage.ErrorMessage != nil {
-			is.Message = cut(*stage.ErrorMessage, maxMessage)
-		}
-		if stage.Stage != stageDeployPipeline {
-			return is
-		}
-		found = is
+// failed describes what record.FirstFailed found.
+func failed(stages []record.Stage) *FailedStage {
+	stage := record.FirstFailed(stages)
+	if stage == nil {
+		return nil
 	}
-	return found
+	is := &FailedStage{Stage: stage.StageName, Reason: stage.Reason}
+	if stage.ErrorMessage != nil {
+		is.Message = cut(*stage.ErrorMessage, maxMessage)
+	}
+	return is
 }
-
-// stageDeployPipeline may fail without failing the run.
-const stageDeployPipeline = pipeline.StageDeployPipeline
 
 // cut shortens text to at most n runes.
 func cut(text string, n int) string {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/aphex-pipeline/aphex/internal/fault"
+	"github.com/aphex-pipeline/aphex/internal/pipeline"
 	"github.com/aphex-pipeline/aphex/internal/store"
 )
 
@@ -95,16 +96,31 @@ func (r *Recorder) Run(ctx context.Context, uid string) (Run, error) {
 // reason is that of the first failed stage, else of the first qualified one.
 // A stage that may fail (deploy-pipeline) counts only if nothing else does.
 func reason(stages []Stage) string {
-	var qualified string
+	if failed := FirstFailed(stages); failed != nil && failed.Stage != pipeline.StageDeployPipeline {
+		return failed.Reason
+	}
 	for _, s := range stages {
-		if s.Status == Failed && s.Stage != "deploy-pipeline" {
+		if s.Reason != "" {
 			return s.Reason
 		}
-		if qualified == "" {
-			qualified = s.Reason
+	}
+	return ""
+}
+
+// FirstFailed returns the first stage that failed, nil if none did. One that
+// may fail (deploy-pipeline) counts only if no other failed.
+func FirstFailed(stages []Stage) *Stage {
+	var found *Stage
+	for i := range stages {
+		switch {
+		case stages[i].Status != Failed:
+		case stages[i].Stage != pipeline.StageDeployPipeline:
+			return &stages[i]
+		default:
+			found = &stages[i]
 		}
 	}
-	return qualified
+	return found
 }
 
 // Stages returns the records of a run's stages, in the order they began.
