@@ -2,8 +2,8 @@ package validate
 
 import (
 	"context"
-	"regexp"
 
+	"github.com/aphex-pipeline/aphex/internal/git"
 	"github.com/aphex-pipeline/aphex/internal/kube"
 	"github.com/aphex-pipeline/aphex/internal/pipeline"
 	"github.com/aphex-pipeline/aphex/tasks/task"
@@ -14,9 +14,6 @@ type labeled interface {
 	Workflow(ctx context.Context, namespace, name string) (*kube.Workflow, error)
 	LabelWorkflow(ctx context.Context, namespace, name, uid string, labels map[string]string) (*kube.Workflow, error)
 }
-
-// fullCommit is a value that fits a label.
-var fullCommit = regexp.MustCompile(`\A[0-9a-f]{40}\z`)
 
 // Labels returns what gives a run the labels it is found by, should it lack
 // them. They stand in the template, but Argo v3.7.18 leaves them out of a
@@ -33,7 +30,7 @@ func Labels(cluster labeled) func(ctx context.Context, req task.Request) error {
 			return nil
 		}
 		labels := map[string]string{pipeline.LabelPipeline: req.Pipeline}
-		if fullCommit.MatchString(req.Commit) {
+		if git.CheckCommit(req.Commit) == nil {
 			labels[pipeline.LabelCommit] = req.Commit
 		}
 		if _, err := cluster.LabelWorkflow(ctx, req.Run.Namespace, req.Run.Name, req.Run.UID, labels); err != nil {
