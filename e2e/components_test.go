@@ -19,16 +19,10 @@ const apiServerAway = 20 * time.Second
 // meanwhile.
 func TestCluster_APIServerAwayWhileAStageEnds(t *testing.T) {
 	l := needLab(t)
-	p, commit, ledger := newSmall(t, l, "away")
-	release := ledger.hold("build")
-	defer release()
 	ctx := limited(t)
-	run, err := p.Submit(ctx, commit)
-	require.NoError(t, err)
-	_, err = run.Until(ctx, "the build runs", func(lab.Status) bool { return ledger.began("build") })
-	require.NoError(t, err)
+	run := holdBuild(ctx, t, l, "away", pluginRunner())
 	require.NoError(t, l.Cluster.Without(ctx, cluster.APIServer, func(ctx context.Context) error {
-		release()
+		run.release()
 		_, err := l.Kubectl(ctx, nil, "get", "--raw", "/readyz", "--request-timeout", "5s")
 		require.Error(t, err, "it is not away")
 		select {
@@ -41,7 +35,7 @@ func TestCluster_APIServerAwayWhileAStageEnds(t *testing.T) {
 	status, err := run.Wait(ctx)
 	require.NoError(t, err)
 	require.Equal(t, "Succeeded", status.Phase, "%+v", status)
-	require.Equal(t, map[string]int{"build": 1, "synth": 1, "test": 1}, ledger.ran())
+	require.Equal(t, map[string]int{"build": 1, "synth": 1, "test": 1}, run.ledger.ran())
 }
 
 // TestCluster_PodStuckTerminating: the node no longer answers while the pod is
@@ -49,31 +43,25 @@ func TestCluster_APIServerAwayWhileAStageEnds(t *testing.T) {
 // on, and the run with it.
 func TestCluster_PodStuckTerminating(t *testing.T) {
 	l := needLab(t)
-	p, commit, ledger := newSmall(t, l, "stuck")
-	release := ledger.hold("build")
-	defer release()
 	ctx := limited(t)
-	run, err := p.Submit(ctx, commit)
-	require.NoError(t, err)
-	_, err = run.Until(ctx, "the build runs", func(lab.Status) bool { return ledger.began("build") })
-	require.NoError(t, err)
-	pods, err := l.Pods(ctx, run)
+	run := holdBuild(ctx, t, l, "stuck", pluginRunner())
+	pods, err := l.Pods(ctx, run.Run)
 	require.NoError(t, err)
 	require.Len(t, pods, 1)
 	require.NoError(t, l.Cluster.Without(ctx, cluster.Kubelet, func(ctx context.Context) error {
 		if _, err := l.Kubectl(ctx, nil, "delete", "pod", "-n", run.Namespace, pods[0].Name, "--wait=false"); err != nil {
 			return err
 		}
-		release()
+		run.release()
 		_, err := run.Until(ctx, "the build has ended", func(s lab.Status) bool { return s.Node("build").Phase == "Succeeded" })
 		return err
 	}))
 	status, err := run.Wait(ctx)
 	require.NoError(t, err)
 	require.Equal(t, "Succeeded", status.Phase, "%+v", status)
-	require.Equal(t, 1, ledger.ran()["build"])
+	require.Equal(t, 1, run.ledger.ran()["build"])
 	_, err = run.Until(ctx, "the pod is gone", func(lab.Status) bool {
-		pods, err := l.Pods(ctx, run)
+		pods, err := l.Pods(ctx, run.Run)
 		return err == nil && len(pods) == 0
 	})
 	require.NoError(t, err)

@@ -3,7 +3,6 @@ package e2e
 import (
 	"encoding/json"
 	"io"
-	"net"
 	"net/http"
 	"sync"
 	"testing"
@@ -20,29 +19,8 @@ import (
 
 // mailbox is a server of this machine that keeps what it is sent, by path.
 type mailbox struct {
-	url string
-
 	mu   sync.Mutex
 	mail map[string][]string
-}
-
-func newMailbox(t *testing.T, host string) *mailbox {
-	t.Helper()
-	m := &mailbox{mail: map[string][]string{}}
-	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", net.JoinHostPort(host, "0"))
-	require.NoError(t, err)
-	m.url = "http://" + listener.Addr().String()
-	server := &http.Server{Handler: m}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		_ = server.Serve(listener) // ends with Close
-	}()
-	t.Cleanup(func() {
-		require.NoError(t, server.Close())
-		<-done
-	})
-	return m
 }
 
 func (m *mailbox) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -70,12 +48,13 @@ func TestNotifications_OfAFailureAndOfTheRetry(t *testing.T) {
 	t.Parallel()
 	l := needLab(t)
 	p, _, ledger := newSmall(t, l, "news")
-	mail := newMailbox(t, l.Cluster.HostAddress())
+	mail := &mailbox{mail: map[string][]string{}}
+	address := listen(t, l, mail)
 	ctx := limited(t)
 	topic, err := sns.NewFromConfig(l.AWS.Config(aws.AccountTools, p.Installation.Region)).CreateTopic(ctx, &sns.CreateTopicInput{Name: awssdk.String("news")})
 	require.NoError(t, err)
-	putParameter(t, l, "/e2e/news-hook", mail.url+"/hook")
-	putParameter(t, l, "/e2e/news-slack", mail.url+"/slack")
+	putParameter(t, l, "/e2e/news-hook", address+"/hook")
+	putParameter(t, l, "/e2e/news-slack", address+"/slack")
 	cfg := config([]string{". ./ledger.sh; did build"}, dev("news", ". ./ledger.sh; did test")) + `
 argo: {url: "https://argo.example.com"}
 notifications:

@@ -33,10 +33,17 @@ type ledger struct {
 func newLedger(t *testing.T, l *lab.Lab) *ledger {
 	t.Helper()
 	b := &ledger{counts: map[string]int{}, failed: map[string]bool{}, gates: map[string]chan struct{}{}}
+	b.url = listen(t, l, b)
+	return b
+}
+
+// listen serves what pods send to this machine until the test ends, and returns
+// the address.
+func listen(t *testing.T, l *lab.Lab, handler http.Handler) (url string) {
+	t.Helper()
 	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", net.JoinHostPort(l.Cluster.HostAddress(), "0"))
 	require.NoError(t, err)
-	b.url = "http://" + listener.Addr().String()
-	server := &http.Server{Handler: b}
+	server := &http.Server{Handler: handler}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -46,7 +53,7 @@ func newLedger(t *testing.T, l *lab.Lab) *ledger {
 		require.NoError(t, server.Close())
 		<-done
 	})
-	return b
+	return "http://" + listener.Addr().String()
 }
 
 func (b *ledger) ServeHTTP(w http.ResponseWriter, r *http.Request) {

@@ -16,7 +16,7 @@ import (
 const (
 	// stagePods are the pods of runs, but for agent pods, whose plugin nudges
 	// the controller itself.
-	stagePods = "workflows.argoproj.io/workflow,workflows.argoproj.io/component!=agent"
+	stagePods = labelRun + ",workflows.argoproj.io/component!=agent"
 	labelRun  = "workflows.argoproj.io/workflow"
 	// hurryAgain is when the controller is told a second time, in case it had
 	// not heard of the pod's end at the first.
@@ -49,8 +49,8 @@ func ended(pod any) bool {
 	if !ok {
 		return false
 	}
-	phase, _, err := unstructured.NestedString(obj.Object, "status", "phase")
-	return err == nil && (phase == "Succeeded" || phase == "Failed")
+	is, err := podOf(obj)
+	return err == nil && !is.AtWork()
 }
 
 // hurry writes the pod's Workflow.

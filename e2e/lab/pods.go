@@ -24,19 +24,27 @@ func (p Pod) AtWork() bool { return p.Phase != "Succeeded" && p.Phase != "Failed
 
 // Pods lists the pods that a run has now.
 func (l *Lab) Pods(ctx context.Context, run *Run) ([]Pod, error) {
-	list, err := l.Dynamic.Resource(pods).Namespace(run.Namespace).List(ctx, metav1.ListOptions{LabelSelector: "workflows.argoproj.io/workflow=" + run.Name})
+	list, err := l.Dynamic.Resource(pods).Namespace(run.Namespace).List(ctx, metav1.ListOptions{LabelSelector: labelRun + "=" + run.Name})
 	if err != nil {
 		return nil, fmt.Errorf("list the pods of run %s: %w", run.Name, err)
 	}
 	found := make([]Pod, 0, len(list.Items))
 	for i := range list.Items {
-		phase, _, err := unstructured.NestedString(list.Items[i].Object, "status", "phase")
+		pod, err := podOf(&list.Items[i])
 		if err != nil {
-			return nil, fmt.Errorf("read pod %s: %w", list.Items[i].GetName(), err)
+			return nil, err
 		}
-		found = append(found, Pod{Name: list.Items[i].GetName(), UID: string(list.Items[i].GetUID()), Phase: phase})
+		found = append(found, pod)
 	}
 	return found, nil
+}
+
+func podOf(obj *unstructured.Unstructured) (Pod, error) {
+	phase, _, err := unstructured.NestedString(obj.Object, "status", "phase")
+	if err != nil {
+		return Pod{}, fmt.Errorf("read pod %s: %w", obj.GetName(), err)
+	}
+	return Pod{Name: obj.GetName(), UID: string(obj.GetUID()), Phase: phase}, nil
 }
 
 // PodWatch counts the pods of a namespace over time.
