@@ -38,6 +38,24 @@ func forStagePods(s *spec, inst pipeline.Installation) {
 	// Pods of failed runs stay for whoever looks for the reason.
 	s.PodGC = &podGC{Strategy: "OnWorkflowSuccess"}
 	s.PodMetadata = podMetadata(quoted(inst.Pipeline), containerWait)
+	dependOnAttempts(s.Templates[0].DAG.Tasks)
+}
+
+// dependOnAttempts lets the stage after deploy-pipeline depend on the one
+// before it too, which changes nothing in the order. Argo looks at the
+// dependencies of a stage until it comes to one that has ended. After a
+// memoized resubmit deploy-pipeline has ended, as its node is that of its pod,
+// but the nodes of the stages before it are pending, though their attempts have
+// ended: looked at by nobody, they would keep the run going for ever.
+//
+// Source: workflow/util, FormulateResubmitWorkflow, and workflow/controller,
+// executeDAGTask and assessDAGPhase, Argo v3.7.18.
+func dependOnAttempts(tasks []dagTask) {
+	for n := 2; n < len(tasks); n++ {
+		if tasks[n-1].Name == task.StageDeployPipeline {
+			tasks[n].Depends = "(" + tasks[n].Depends + ") && " + tasks[n-1].Depends
+		}
+	}
 }
 
 // containerTemplate is the stage in a pod of its own. Arguments of the run are
