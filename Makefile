@@ -21,7 +21,7 @@ test: ## Everything: unit, property, golden and end-to-end tests on a real clust
 
 .PHONY: test-unit
 test-unit: ## Unit, property and golden tests; no root, no cluster, no emulator
-	go test $(GO_TEST_ARGS) ./cmd/... ./internal/... ./plugin/... ./tasks/... ./manifests/... ./e2e/...
+	go test $(GO_TEST_ARGS) ./cmd/... ./internal/... ./plugin/... ./tasks/... ./manifests/... ./hack/... ./e2e/...
 
 .PHONY: test-e2e
 test-e2e: ## End-to-end tests on a real cluster with an emulated AWS
@@ -31,6 +31,14 @@ FUZZ_TIME ?= 60s
 .PHONY: fuzz
 fuzz: ## Every fuzz target for FUZZ_TIME (60s), two at a time; FUZZ_ONLY is a pattern of their names
 	@FUZZ_TIME=$(FUZZ_TIME) FUZZ_ONLY='$(FUZZ_ONLY)' hack/fuzz.sh
+
+.PHONY: properties
+properties: ## The tests of each property of the founding document, those on a real cluster included (ARGS=-unit leaves them out)
+	@go run ./hack/properties $(ARGS)
+
+.PHONY: mutants
+mutants: ## Break the code once for each stored patch and see a test fail (ARGS="-only property-09")
+	@go run ./hack/mutants $(ARGS)
 
 .PHONY: demo
 demo: ## Push a sample application through two AWS accounts on a local cluster

@@ -44,6 +44,8 @@ func (m *mailbox) received(path string) []string {
 // TestNotifications_OfAFailureAndOfTheRetry: the channels of the commit's
 // configuration hear of the failure, with its cause, and of the success of the
 // retry; one that cannot be reached is recorded and disturbs nothing.
+//
+// Feature: aphex-pipeline, Property 18: Notification delivery
 func TestNotifications_OfAFailureAndOfTheRetry(t *testing.T) {
 	t.Parallel()
 	l := needLab(t)

@@ -15,6 +15,8 @@ import (
 // TestRuns_OfOnePipelineNeverGoBack: two commits pushed together queue up, an
 // older one submitted by hand is passed over, and deploys when that is asked
 // for.
+//
+// Feature: aphex-pipeline, Property 25: Commit-specific CDK code usage
 func TestRuns_OfOnePipelineNeverGoBack(t *testing.T) {
 	t.Parallel()
 	neverGoBack(t, pluginRunner())
@@ -75,6 +77,8 @@ func neverGoBack(t *testing.T, r runner) {
 // TestRun_StaleTopologyIsReplaced: a run adds an environment to the pipeline
 // while another one waits with the old topology. That one starts its own
 // replacement, which has the new environment, and ends.
+//
+// Feature: aphex-pipeline, Property 7: Self-modification visibility
 func TestRun_StaleTopologyIsReplaced(t *testing.T) {
 	t.Parallel()
 	l := needLab(t)

@@ -30,6 +30,8 @@ func requireFailure(t *testing.T, s lab.Status, stage string, reason fault.Reaso
 
 // TestRun_RoleThatCannotBeAssumed: the target account refuses the role, which
 // the fault proxy says in STS's words.
+//
+// Feature: aphex-pipeline, Property 20: AWS credential validation
 func TestRun_RoleThatCannotBeAssumed(t *testing.T) {
 	l := needLab(t)
 	role := "arn:aws:iam::222222222222:role/cdk-hnb659fds-deploy-role-222222222222-eu-central-1"

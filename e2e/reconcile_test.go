@@ -67,6 +67,8 @@ func reconcile(ctx context.Context, t *testing.T, l *lab.Lab, run *lab.Run, args
 
 // TestReconcile_ClosesATerminatedRun: while the run is alive the reconciler
 // leaves it alone; once it is terminated, and its pod gone, the record says so.
+//
+// Feature: aphex-pipeline, Property 16: Workflow metadata recording
 func TestReconcile_ClosesATerminatedRun(t *testing.T) {
 	t.Parallel()
 	closesATerminatedRun(t, pluginRunner())

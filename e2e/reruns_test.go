@@ -53,6 +53,8 @@ type scene struct {
 
 // TestReruns does what a person can do to a run, through the API of Argo's
 // server, and looks at what runs again: with either runner.
+//
+// Feature: aphex-pipeline, Property 23: Just-in-time synthesis
 func TestReruns(t *testing.T) {
 	t.Parallel()
 	l := needLab(t)

@@ -19,6 +19,10 @@ import (
 // goes through Argo and aphex into two accounts, with the plugin in one pod; a
 // second one updates the stack it changes and leaves the other alone. The
 // second runner finds the stacks that the first one made.
+//
+// Feature: aphex-pipeline, Property 11: Stack output capture
+// Feature: aphex-pipeline, Property 14: Cross-account role assumption
+// Feature: aphex-pipeline, Property 24: Stage output propagation
 func TestShop_TwoAccounts(t *testing.T) {
 	t.Parallel()
 	shopTwoAccounts(t, pluginRunner(), 1)

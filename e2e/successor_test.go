@@ -17,6 +17,8 @@ import (
 // environment and asks for it in the same run. That run hands over and passes
 // its environments over; exactly one successor deploys all of them with what
 // the first run built.
+//
+// Feature: aphex-pipeline, Property 7: Self-modification visibility
 func TestSuccessor_DeliversTheNewEnvironmentWithoutASecondBuild(t *testing.T) {
 	t.Parallel()
 	handsOver(t, pluginRunner())

@@ -21,9 +21,10 @@ phase() { # name command...
   printf '%-12s %5d s\n' "$name" $((SECONDS - began)) >>"$times"
 }
 
-unit=(./cmd/... ./internal/... ./plugin/... ./tasks/... ./manifests/... ./e2e/conformance)
+unit=(./cmd/... ./internal/... ./plugin/... ./tasks/... ./manifests/... ./hack/... ./e2e/conformance)
 phase compile go test -race -run '^$' -exec true "${unit[@]}"
 phase unit go test -race -shuffle=on "${unit[@]}"
+phase mutants go run ./hack/mutants -some 3
 phase fuzz hack/fuzz.sh
 if [ "$status" -eq 0 ]; then
   export APHEX_REQUIRE=cluster,emulator,images

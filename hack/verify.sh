@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Fails if generated files or the module files are not up to date.
+# Fails if generated files, the module files or the stored mutants are not up to
+# date.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 state() {
-  git ls-files -z --cached --others --exclude-standard -- docs/reasons.md manifests tasks/workflow | xargs -0 sha256sum
+  git ls-files -z --cached --others --exclude-standard -- docs/reasons.md docs/spec/properties.md manifests tasks/workflow | xargs -0 sha256sum
 }
 before=$(state)
 hack/generate.sh >/dev/null
@@ -14,4 +15,5 @@ if [ "$before" != "$after" ]; then
   exit 1
 fi
 go mod tidy -diff
-echo "generated files and go.mod are up to date"
+go run ./hack/mutants -check >/dev/null
+echo "generated files, go.mod and mutants are up to date"

@@ -264,6 +264,7 @@ func TestPlugin_TheTasksOfARunAreSmall(t *testing.T) {
 	require.Greater(t, steps, 5)
 }
 
+// Feature: aphex-pipeline, Property 26: Cluster resource isolation
 func TestPlugin_ItsOwnWritesAreFewAndToItsOwnObjects(t *testing.T) {
 	t.Parallel()
 	w := aphexWith(t, task.Registry{task.StageBuild: returns(done(), nil)})

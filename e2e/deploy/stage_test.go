@@ -197,6 +197,8 @@ const dataTemplate = `{"Resources": {"Param": {"Type": "AWS::SSM::Parameter", "P
 const apiTemplate = `{"Resources": {"Copy": {"Type": "AWS::SSM::Parameter", "Properties": {"Type": "String", "Value": {"Fn::ImportValue": "PREFIX-Ref"}}}},
   "Outputs": {"Greeting": {"Value": {"Fn::GetAtt": ["Copy", "Value"]}}}}`
 
+// Feature: aphex-pipeline, Property 9: Stack deployment ordering
+// Feature: aphex-pipeline, Property 10: CDK stack synthesis completeness
 func TestStage_DeploysExactlyTheConfiguredStacks(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, emulator(t))
@@ -344,6 +346,7 @@ func TestStage_FailureLeavesLaterStacksUntouched(t *testing.T) {
 	require.Equal(t, []string{"deploying"}, s.phases, "an older commit cannot overwrite what began")
 }
 
+// Feature: aphex-pipeline, Property 14: Cross-account role assumption
 func TestStage_ConfiguredRoleDeploysAndPublishes(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, emulator(t))

@@ -116,6 +116,7 @@ func ids(stacks []*assembly.Stack) []string {
 	return out
 }
 
+// Feature: aphex-pipeline, Property 10: CDK stack synthesis completeness
 func TestResolve(t *testing.T) {
 	t.Parallel()
 	tests := []struct {

@@ -109,6 +109,7 @@ func target(account string) awsauth.Target {
 	return awsauth.Target{Environment: "prod", Account: account, Region: "eu-west-1"}
 }
 
+// Feature: aphex-pipeline, Property 14: Cross-account role assumption
 func TestSessions_FallbackTable(t *testing.T) {
 	t.Parallel()
 	ownRole := "arn:aws:iam::111111111111:role/deploy"
@@ -159,6 +160,7 @@ func TestSessions_FallbackTable(t *testing.T) {
 	}
 }
 
+// Feature: aphex-pipeline, Property 14: Cross-account role assumption
 func TestSessions_AssumeRoleRequestCarriesEverything(t *testing.T) {
 	t.Parallel()
 	sts := newSTS(t)

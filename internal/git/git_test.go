@@ -78,6 +78,7 @@ func requireReason(t *testing.T, err error, reason fault.Reason, texts ...string
 	require.NotContains(t, fault.Message(err), password)
 }
 
+// Feature: aphex-pipeline, Property 2: Repository cloning at specific commit
 func TestClone_TakesExactlyTheCommitFromEveryKindOfServer(t *testing.T) {
 	t.Parallel()
 	for name, cfg := range map[string]gitserver.Config{

@@ -197,6 +197,7 @@ func TestApply_CreatedUnchangedConfigured(t *testing.T) {
 	}
 }
 
+// Feature: aphex-pipeline, Property 26: Cluster resource isolation
 func TestApply_NeverTakesForeignFields(t *testing.T) {
 	t.Parallel()
 	s := kubetest.New(t)

@@ -139,6 +139,7 @@ func (f *far) event() notify.Event {
 	return notify.NewEvent(run, "2026-11-24T06:00:00Z", "https://argo.example.com/base/", "s3://bucket/runs/uid-1/run.json")
 }
 
+// Feature: aphex-pipeline, Property 18: Notification delivery
 func TestAnnounce_TellsEachKindOfChannel(t *testing.T) {
 	t.Parallel()
 	f := newFar(t)
@@ -250,6 +251,7 @@ func TestAnnounce_SaysWhatIsWrong(t *testing.T) {
 	require.NotContains(t, results[0].Error, "token-1234567")
 }
 
+// Feature: aphex-pipeline, Property 18: Notification delivery
 func TestAnnounce_OnlyToWhomItConcernsAndOnce(t *testing.T) {
 	t.Parallel()
 	f := newFar(t)

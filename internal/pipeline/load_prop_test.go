@@ -115,6 +115,8 @@ func TestLoad_RoundTrip(t *testing.T) {
 }
 
 // Each environment needs a region, an account and at least one stack.
+//
+// Feature: aphex-pipeline, Property 8: Environment configuration schema compliance
 func TestLoad_EnvironmentNeedsItsKeys(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
@@ -144,6 +146,8 @@ func TestLoad_EnvironmentNeedsItsKeys(t *testing.T) {
 
 // Any number of bytes changed at random never panics, and either loads or
 // gives findings inside of the text.
+//
+// Feature: aphex-pipeline, Property 19: Configuration schema validation
 func TestLoad_Mutations(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {

@@ -14,6 +14,8 @@ import (
 
 // Wherever a secret of a known format or under a telling name stands, it is
 // found, and no message shows it.
+//
+// Feature: aphex-pipeline, Property 15: Credential absence in configuration
 func TestLoad_InjectedSecretIsFoundAndNotShown(t *testing.T) {
 	t.Parallel()
 	lines := strings.Split(strings.TrimSpace(fmt.Sprintf(host, "comment", "npm ci", "text", "key")), "\n")

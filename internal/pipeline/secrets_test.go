@@ -86,6 +86,7 @@ environments:
     stacks: [{name: A, path: infra}]
 `
 
+// Feature: aphex-pipeline, Property 15: Credential absence in configuration
 func TestLoad_SecretsAreFoundAnywhereAndNeverShown(t *testing.T) {
 	t.Parallel()
 	harmlessText := []any{"comment", "npm ci", "text", "key"}

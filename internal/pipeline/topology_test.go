@@ -57,6 +57,7 @@ func TestTopologyDigest_ChangesWithNodesAlone(t *testing.T) {
 	}
 }
 
+// Feature: aphex-pipeline, Property 7: Self-modification visibility
 func TestTopologyDigest_IsInjective(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {

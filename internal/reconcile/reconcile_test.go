@@ -139,6 +139,7 @@ func TestPass_MakesARecordForARunThatNeverBegan(t *testing.T) {
 	require.Empty(t, said)
 }
 
+// Feature: aphex-pipeline, Property 26: Cluster resource isolation
 func TestPass_LeavesAlone(t *testing.T) {
 	t.Parallel()
 	tests := map[string]func(*testing.T, *bench){
@@ -289,6 +290,7 @@ func (b *bench) journal(run string) {
 	b.api.Put("configmaps", kubetest.Object{"apiVersion": "v1", "kind": "ConfigMap", "metadata": m})
 }
 
+// Feature: aphex-pipeline, Property 27: Pipeline destruction cleanup
 func TestPass_RemovesJournalsOfRunsThatAreGone(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)

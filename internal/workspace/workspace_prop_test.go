@@ -61,6 +61,8 @@ func mutate(t *rapid.T, dir, label string) {
 // Whatever a build makes of the commit, and whatever anybody does to it later:
 // Reset brings back exactly commit plus snapshot, in the same pod and in a
 // fresh one.
+//
+// Feature: aphex-pipeline, Property 25: Commit-specific CDK code usage
 func TestReset_GivesExactlyCommitPlusSnapshot(t *testing.T) {
 	t.Parallel()
 	src, _ := newRepository(t)

@@ -19,6 +19,9 @@ import (
 
 // Round trip: what was uploaded can be read at its path, is the same, and its
 // record tells the truth about it.
+//
+// Feature: aphex-pipeline, Property 4: Artifact tagging
+// Feature: aphex-pipeline, Property 5: Artifact storage and retrieval
 func TestUpload_RoundTrip(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

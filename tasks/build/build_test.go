@@ -108,6 +108,7 @@ func commands(list ...string) string {
 	return text.String()
 }
 
+// Feature: aphex-pipeline, Property 3: Build command execution
 func TestRun_CommandsInOrderWithFolderAndVariablesCarriedOver(t *testing.T) {
 	t.Parallel()
 	list := []string{"mkdir artifacts && cd artifacts", "export N=0"}
@@ -153,6 +154,8 @@ func TestRun_SuccessorTakesOverWithoutRunningACommand(t *testing.T) {
 	require.ErrorIs(t, err, &fault.Fault{Reason: fault.SnapshotInvalid})
 }
 
+// Feature: aphex-pipeline, Property 4: Artifact tagging
+// Feature: aphex-pipeline, Property 5: Artifact storage and retrieval
 func TestRun_ArtifactsAreTaggedListedAndTheSameBytes(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, pod.Config{}, commands(

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strconv"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -138,4 +139,17 @@ func TestAssembly_EqualOnesAreStoredOnce(t *testing.T) {
 		require.NoError(t, os.RemoveAll(dir))
 	}
 	require.Equal(t, keys[0], keys[1])
+}
+
+// Whatever earlier executions of the run have synthesized, the next one makes
+// its own.
+//
+// Feature: aphex-pipeline, Property 23: Just-in-time synthesis
+func TestAssembly_EveryExecutionMakesItsOwn(t *testing.T) {
+	t.Parallel()
+	p := newPod(t)
+	for n := 1; n <= 3; n++ {
+		p.journal = &effects.Memory{}
+		require.Equal(t, strconv.Itoa(n), p.made(p.deployment()))
+	}
 }

@@ -57,6 +57,7 @@ func begin(t *testing.T, bucket *store.Dir) time.Time {
 	return at
 }
 
+// Feature: aphex-pipeline, Property 16: Workflow metadata recording
 func TestRun_ClosesTheRecord(t *testing.T) {
 	t.Parallel()
 	for status, want := range map[string]record.Status{"Succeeded": record.Succeeded, "Failed": record.Failed, "Error": record.Failed, "": record.Failed} {

@@ -239,6 +239,7 @@ func TestSynth_ProblemsOfOtherStacksDoNotMatter(t *testing.T) {
 	require.NoError(t, err)
 }
 
+// Feature: aphex-pipeline, Property 21: CDK context validation
 func TestSynth_RequiredContext(t *testing.T) {
 	t.Parallel()
 	w := newWorkspace(t)

@@ -146,6 +146,9 @@ func tests(commands ...string) string {
 	return text.String()
 }
 
+// Feature: aphex-pipeline, Property 12: Test command execution
+// Feature: aphex-pipeline, Property 13: Test result capture
+// Feature: aphex-pipeline, Property 24: Stage output propagation
 func TestRun_PassingTestsSeeOutputsAndCredentials(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, tests("cd smoke && export FIRST=carried", `cat "$APHEX_OUTPUTS" > $HOME/outputs.json; env -0 > $HOME/env; echo "$FIRST in ${PWD##*/}"`))
@@ -213,6 +216,7 @@ func TestRun_TestsSeeExactlyCommitAndSnapshot(t *testing.T) {
 	}
 }
 
+// Feature: aphex-pipeline, Property 13: Test result capture
 func TestRun_FailingTestIsRecorded(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, tests("true", "echo 'expected 200, got 503' >&2; exit 3", "touch $HOME/later"))
@@ -249,6 +253,7 @@ func (r trigger) Write(p []byte) (int, error) {
 // block makes a command wait for nothing, without using the processor.
 const block = "mkfifo $TMPDIR/block; read x < $TMPDIR/block"
 
+// Feature: aphex-pipeline, Property 13: Test result capture
 func TestRun_StoppedTestIsRecorded(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, tests("echo it has begun; "+block))

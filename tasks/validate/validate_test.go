@@ -152,6 +152,7 @@ func TestRun_PrivateRepositoryWithoutCredentials(t *testing.T) {
 	require.Contains(t, fault.Message(err), "username and password")
 }
 
+// Feature: aphex-pipeline, Property 19: Configuration schema validation
 func TestRun_InvalidConfigurationNamesEveryFinding(t *testing.T) {
 	t.Parallel()
 	text := strings.NewReplacer("eu-central-1", "mars-1", `"111111111111"`, "111", "region: eu-west-1", "regoin: eu-west-1").Replace(config(anyBuild, ""))
@@ -171,6 +172,7 @@ func TestRun_InvalidConfigurationNamesEveryFinding(t *testing.T) {
 	require.Empty(t, b.proven)
 }
 
+// Feature: aphex-pipeline, Property 22: Build tool validation
 func TestRun_Tools(t *testing.T) {
 	t.Parallel()
 	tests := map[string]struct {
@@ -216,6 +218,7 @@ func TestRun_ToolsAreSoughtWhereTheBuildFindsThem(t *testing.T) {
 	require.NoError(t, err)
 }
 
+// Feature: aphex-pipeline, Property 21: CDK context validation
 func TestRun_RequiredContext(t *testing.T) {
 	t.Parallel()
 	const required = "    requiredContext: [vpcId, domain]\n"
@@ -268,6 +271,7 @@ func denied(target pipeline.Environment) error {
 	return fault.Newf(fault.User, fault.RoleDenied, "assume the role of "+target.Name, "Let account "+target.Account+" trust the pipeline", "access denied")
 }
 
+// Feature: aphex-pipeline, Property 20: AWS credential validation
 func TestRun_CredentialsOfEveryEnvironmentAreReported(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, config(anyBuild, ""), nil)

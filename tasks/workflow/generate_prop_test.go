@@ -70,6 +70,7 @@ func drawInstallation(t *rapid.T) pipeline.Installation {
 	return inst
 }
 
+// Feature: aphex-pipeline, Property 6: WorkflowTemplate generation from configuration
 func TestGenerate_Laws(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -15,6 +16,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/strategicpatch"
 	"k8s.io/apimachinery/pkg/util/validation"
+	"pgregory.net/rapid"
 	kyaml "sigs.k8s.io/yaml"
 
 	"github.com/aphex-pipeline/aphex/internal/pipeline"
@@ -286,20 +288,49 @@ func TestGenerate_LabelsOfAnyArguments(t *testing.T) {
 		{sha, strings.Repeat("x", 62) + "-y", sha, strings.Repeat("x", 62)},
 	}
 	for _, tt := range tests {
-		env := exprenv.GetFuncMap(template.EnvMap(map[string]string{
-			"workflow.parameters.commit-sha": tt.commit, "workflow.parameters.branch": tt.branch,
-		}))
-		got := map[string]string{}
-		for name, from := range labels {
-			program, err := expr.Compile(from.Expression, expr.Env(env))
-			require.NoError(t, err)
-			value, err := expr.Run(program, env)
-			require.NoError(t, err)
-			text, ok := value.(string)
-			require.True(t, ok)
-			require.Empty(t, validation.IsValidLabelValue(text), text)
-			got[name] = text
-		}
+		got := evaluate(t, labels, tt.commit, tt.branch)
 		require.Equal(t, map[string]string{pipeline.LabelCommit: tt.wantCommit, pipeline.LabelBranch: tt.wantBranch}, got)
 	}
+}
+
+// A run shows the commit and the branch it was started with: the commit as it
+// is, of the branch what a label can hold.
+//
+// Feature: aphex-pipeline, Property 1: Git commit extraction
+func TestGenerate_LabelsSayCommitAndBranch(t *testing.T) {
+	t.Parallel()
+	cfg, inst := load(t, filepath.Join(goldenDir, "minimal"))
+	data, err := workflow.Generate(cfg, inst)
+	require.NoError(t, err)
+	labels := decode(t, data).Spec.WorkflowMetadata.LabelsFrom
+	rapid.Check(t, func(t *rapid.T) {
+		commit := rapid.StringMatching(`[0-9a-f]{40}`).Draw(t, "commit")
+		branch := rapid.OneOf(rapid.StringMatching(`[A-Za-z0-9][A-Za-z0-9._/-]{0,80}`), rapid.String()).Draw(t, "branch")
+		got := evaluate(t, labels, commit, branch)
+		require.Equal(t, commit, got[pipeline.LabelCommit])
+		plain := regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$`)
+		if plain.MatchString(branch) {
+			require.Equal(t, branch, got[pipeline.LabelBranch])
+		}
+	})
+}
+
+// evaluate returns the labels that Argo gives a run with these arguments.
+func evaluate(t requirer, labels map[string]wfv1.LabelValueFrom, commit, branch string) map[string]string {
+	t.Helper()
+	env := exprenv.GetFuncMap(template.EnvMap(map[string]string{
+		"workflow.parameters.commit-sha": commit, "workflow.parameters.branch": branch,
+	}))
+	got := map[string]string{}
+	for name, from := range labels {
+		program, err := expr.Compile(from.Expression, expr.Env(env))
+		require.NoError(t, err)
+		value, err := expr.Run(program, env)
+		require.NoError(t, err)
+		text, ok := value.(string)
+		require.True(t, ok)
+		require.Empty(t, validation.IsValidLabelValue(text), text)
+		got[name] = text
+	}
+	return got
 }

@@ -157,6 +157,7 @@ func TestStage_LeavesANewerPipelineAlone(t *testing.T) {
 	require.Equal(t, []revision.State{{Commit: strings.Repeat("a", 40), Run: "shop-x7k2p", RunUID: "u", Phase: revision.Deployed}}, b.guard.entered)
 }
 
+// Feature: aphex-pipeline, Property 7: Self-modification visibility
 func TestStage_SaysWhatTheNextRunWillHave(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)

@@ -9,6 +9,7 @@ import (
 	"github.com/aphex-pipeline/aphex/internal/worker/commands"
 )
 
+// Feature: aphex-pipeline, Property 22: Build tool validation
 func TestFirstProgram(t *testing.T) {
 	t.Parallel()
 	tests := []struct{ command, want string }{
