@@ -7,6 +7,8 @@ import (
 	"io"
 	"strings"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/aphex-pipeline/aphex/internal/awserr"
 	"github.com/aphex-pipeline/aphex/internal/fault"
 	"github.com/aphex-pipeline/aphex/internal/pipeline"
@@ -112,13 +114,13 @@ func (s *Stage) check(ctx context.Context, req task.Request, cfg *pipeline.Confi
 	findings = append(findings, s.tools(ctx, cfg, env.Output)...)
 	findings = append(findings, s.context(ctx, cfg)...)
 	env.Progress("checking credentials")
-	for _, target := range cfg.Environments {
-		err := s.cfg.Identity(ctx, req, target)
-		if ctx.Err() != nil { // what is unanswered is no finding
-			return awserr.Ended(ctx, opValidate)
-		}
-		if err != nil {
-			findings = append(findings, err)
+	proofs := s.credentials(ctx, req, cfg.Environments)
+	if ctx.Err() != nil { // what is unanswered is no finding
+		return awserr.Ended(ctx, opValidate)
+	}
+	for n, target := range cfg.Environments {
+		if proofs[n] != nil {
+			findings = append(findings, proofs[n])
 			continue
 		}
 		if _, err := fmt.Fprintf(env.Output, "%s: credentials reach account %s in %s\n", target.Name, target.Account, target.Region); err != nil {
@@ -126,6 +128,23 @@ func (s *Stage) check(ctx context.Context, req task.Request, cfg *pipeline.Confi
 		}
 	}
 	return joined(findings)
+}
+
+// credentials proves those of every environment, several at a time, and returns
+// what was wrong with each, in their order.
+func (s *Stage) credentials(ctx context.Context, req task.Request, targets []pipeline.Environment) []error {
+	const atOnce = 10
+	errs := make([]error, len(targets))
+	var group errgroup.Group
+	group.SetLimit(atOnce)
+	for n, target := range targets {
+		group.Go(func() error {
+			errs[n] = s.cfg.Identity(ctx, req, target)
+			return nil
+		})
+	}
+	_ = group.Wait() // the errors are beside it
+	return errs
 }
 
 // opValidate is what the stage does, in messages about all of it.
