@@ -16,39 +16,38 @@ import (
 // far below, snapshots far above.
 const memoryLimit = 4 << 20
 
-// body is the content of a Put after a first pass, ready for a second.
-type body struct {
+// Body is the content of a Put after a first pass, ready for a second: a Put
+// that is given one does not read it twice.
+type Body struct {
 	io.ReadSeeker
+
 	size    int64
 	sha256  string
 	release func()
 }
 
-// prepare reads r to its end, because the digest is stored with the object
-// and so must be known before. A file is not copied, only read twice.
-func prepare(ctx context.Context, r io.Reader) (*body, error) {
+// Size is in bytes.
+func (b *Body) Size() int64 { return b.size }
+
+// SHA256 is the digest in hexadecimal.
+func (b *Body) SHA256() string { return b.sha256 }
+
+// Close gives up what keeps the content.
+func (b *Body) Close() { b.release() }
+
+// Spool reads r to its end and keeps the content: in memory what is small, else
+// in a temporary file without a name. The caller closes it.
+//
+// Errors are those of r, of the temporary file and the cause of ctx's end.
+func Spool(ctx context.Context, r io.Reader) (*Body, error) {
 	hash := sha256.New()
-	source := &contextReader{ctx: ctx, r: r}
-	if seeker, ok := r.(io.ReadSeeker); ok {
-		start, err := seeker.Seek(0, io.SeekCurrent)
-		if err == nil {
-			n, err := io.Copy(hash, source)
-			if err != nil {
-				return nil, err
-			}
-			if _, err := seeker.Seek(start, io.SeekStart); err != nil {
-				return nil, err
-			}
-			return &body{ReadSeeker: seeker, size: n, sha256: hex.EncodeToString(hash.Sum(nil)), release: func() {}}, nil
-		}
-	}
-	source.r = io.TeeReader(r, hash)
+	source := &contextReader{ctx: ctx, r: io.TeeReader(r, hash)}
 	head, err := io.ReadAll(io.LimitReader(source, memoryLimit))
 	if err != nil {
 		return nil, err
 	}
 	if len(head) < memoryLimit {
-		return &body{
+		return &Body{
 			ReadSeeker: bytes.NewReader(head), size: int64(len(head)),
 			sha256: hex.EncodeToString(hash.Sum(nil)), release: func() {},
 		}, nil
@@ -57,10 +56,34 @@ func prepare(ctx context.Context, r io.Reader) (*body, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &body{
+	return &Body{
 		ReadSeeker: spool, size: size, sha256: hex.EncodeToString(hash.Sum(nil)),
 		release: func() { _ = spool.Close() },
 	}, nil
+}
+
+// prepare reads r to its end, because the digest is stored with the object
+// and so must be known before. A file is not copied, only read twice.
+func prepare(ctx context.Context, r io.Reader) (*Body, error) {
+	if spooled, ok := r.(*Body); ok {
+		_, err := spooled.Seek(0, io.SeekStart)
+		return &Body{ReadSeeker: spooled.ReadSeeker, size: spooled.size, sha256: spooled.sha256, release: func() {}}, err
+	}
+	if seeker, ok := r.(io.ReadSeeker); ok {
+		start, err := seeker.Seek(0, io.SeekCurrent)
+		if err == nil {
+			hash := sha256.New()
+			n, err := io.Copy(hash, &contextReader{ctx: ctx, r: seeker})
+			if err != nil {
+				return nil, err
+			}
+			if _, err := seeker.Seek(start, io.SeekStart); err != nil {
+				return nil, err
+			}
+			return &Body{ReadSeeker: seeker, size: n, sha256: hex.EncodeToString(hash.Sum(nil)), release: func() {}}, nil
+		}
+	}
+	return Spool(ctx, r)
 }
 
 // spoolFile copies r to a file that has no name and so cannot be left behind.

@@ -2,6 +2,8 @@ package store
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -161,6 +163,33 @@ func (d *Dir) Get(ctx context.Context, key string) (io.ReadCloser, Object, error
 	return newVerifier(ctx, file, object, op, d.fault), object, nil
 }
 
+// Head describes the object at key without reading it: what Get says of it,
+// and when it was stored.
+//
+// Errors: StoreFailed, wrapping [ErrNotFound].
+func (d *Dir) Head(ctx context.Context, key string) (Object, error) {
+	op := "look at " + key
+	if err := checkKey(op, key); err != nil {
+		return Object{}, err
+	}
+	unlock, err := d.readLock(ctx)
+	if err != nil {
+		return Object{}, d.fault(ctx, err, op)
+	}
+	defer unlock()
+	file, err := os.Stat(d.bodyPath(key))
+	if err != nil {
+		return Object{}, d.fault(ctx, err, op)
+	}
+	info, err := d.meta(key)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return Object{}, d.fault(ctx, err, op)
+	}
+	object := d.object(key, info)
+	object.Size, object.Modified = file.Size(), file.ModTime()
+	return object, nil
+}
+
 // readLock keeps writers from moving an object's two files while a reader
 // opens one after the other. A folder nobody has written to has no lock.
 func (d *Dir) readLock(ctx context.Context) (unlock func(), err error) {
@@ -252,8 +281,10 @@ func (d *Dir) object(key string, info meta) Object {
 
 func (d *Dir) bodyPath(key string) string { return filepath.Join(d.dir, filepath.FromSlash(key)) }
 
+// metaPath has the key's digest: names may be as long as a file system allows.
 func (d *Dir) metaPath(key string) string {
-	return filepath.Join(d.dir, metaDir, "meta", filepath.FromSlash(path.Clean(key))+".json")
+	sum := sha256.Sum256([]byte(path.Clean(key)))
+	return filepath.Join(d.dir, metaDir, "meta", hex.EncodeToString(sum[:])+".json")
 }
 
 func (d *Dir) fault(ctx context.Context, err error, op string) error {

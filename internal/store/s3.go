@@ -38,6 +38,13 @@ const (
 	partsFlying = 4
 )
 
+// Put with IfAbsent is tried so often where another writer is at the same key,
+// after pauses that double: 0.2 s, 0.4 s, 0.8 s, 1.6 s.
+const (
+	conflictTries = 5
+	conflictPause = 200 * time.Millisecond
+)
+
 // abortTimeout bounds giving up a multipart upload that failed.
 const abortTimeout = 15 * time.Second
 
@@ -102,7 +109,7 @@ func (s *S3) Put(ctx context.Context, key string, body io.Reader, opts PutOption
 	}
 	defer prepared.release()
 	input := &transfermanager.UploadObjectInput{
-		Bucket: aws.String(s.bucket), Key: aws.String(s.prefix + key), Body: prepared.ReadSeeker,
+		Bucket: aws.String(s.bucket), Key: aws.String(s.prefix + key),
 		ContentType: aws.String(opts.contentType()),
 		Metadata:    map[string]string{digestKey: prepared.sha256},
 	}
@@ -113,13 +120,35 @@ func (s *S3) Put(ctx context.Context, key string, body io.Reader, opts PutOption
 		input.IfNoneMatch = aws.String("*")
 		input.Metadata[putKey] = rand.Text()
 	}
-	if _, err := s.transfer.UploadObject(ctx, input); err != nil && !s.ours(ctx, err, key, input.Metadata[putKey]) {
+	if err := s.upload(ctx, input, prepared); err != nil && !s.ours(ctx, err, key, input.Metadata[putKey]) {
 		return Object{}, s.fault(ctx, err, op, "s3:PutObject and s3:PutObjectTagging")
 	}
 	return Object{
 		Key: key, URL: s.URL(key), Size: prepared.size, SHA256: prepared.sha256,
 		ContentType: opts.contentType(), Tags: opts.Tags,
 	}, nil
+}
+
+// upload sends the body. A conditional Put that meets another one on its way is
+// sent again, as S3 asks for: it finds out then who was first.
+func (s *S3) upload(ctx context.Context, input *transfermanager.UploadObjectInput, content io.ReadSeeker) error {
+	pause := conflictPause
+	for try := 1; ; try++ {
+		input.Body = content
+		_, err := s.transfer.UploadObject(ctx, input)
+		if awserr.Code(err) != "ConditionalRequestConflict" || try == conflictTries {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(pause):
+		}
+		pause *= 2
+		if _, err := content.Seek(0, io.SeekStart); err != nil {
+			return err
+		}
+	}
 }
 
 // ours reports whether the object that made a conditional Put fail is the one
@@ -169,6 +198,25 @@ func (s *S3) Get(ctx context.Context, key string) (io.ReadCloser, Object, error)
 	}
 	wrap := func(ctx context.Context, err error, op string) error { return s.readFault(ctx, err, op) }
 	return newVerifier(ctx, output.Body, object, op, wrap), object, nil
+}
+
+// Head describes the object at key without reading it: what Get says of it,
+// and when it was stored.
+//
+// Errors: StoreFailed, wrapping [ErrNotFound]; AWSUnavailable; Cancelled.
+func (s *S3) Head(ctx context.Context, key string) (Object, error) {
+	op := "look at " + s.URL(key)
+	if err := checkKey(op, key); err != nil {
+		return Object{}, err
+	}
+	head, err := s.client.HeadObject(ctx, &s3.HeadObjectInput{Bucket: aws.String(s.bucket), Key: aws.String(s.prefix + key)})
+	if err != nil {
+		return Object{}, s.fault(ctx, err, op, "s3:GetObject and s3:ListBucket")
+	}
+	return Object{
+		Key: key, URL: s.URL(key), Size: aws.ToInt64(head.ContentLength), ContentType: aws.ToString(head.ContentType),
+		SHA256: head.Metadata[digestKey], Modified: aws.ToTime(head.LastModified),
+	}, nil
 }
 
 // List returns the objects whose keys begin with prefix, sorted by key, with

@@ -33,13 +33,15 @@ type Object struct {
 	URL string
 	// Size is in bytes; -1 from Get if the server did not say.
 	Size int64
-	// SHA256 is the digest of the bytes in hexadecimal; empty in a List.
+	// SHA256 is the digest of the bytes in hexadecimal; empty in a List, and
+	// from Head for an object that was not written by aphex.
 	SHA256 string
 	// ContentType is the media type it was stored with; empty in a List.
 	ContentType string
 	// Tags are the tags it was stored with; set by Put only.
 	Tags map[string]string
-	// Modified is when it was stored; set in a List only. S3 knows seconds.
+	// Modified is when it was stored; set in a List and by Head only. S3 knows
+	// seconds.
 	Modified time.Time
 }
 

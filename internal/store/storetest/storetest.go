@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -26,6 +27,7 @@ import (
 type Store interface {
 	Put(ctx context.Context, key string, body io.Reader, opts store.PutOptions) (store.Object, error)
 	Get(ctx context.Context, key string) (io.ReadCloser, store.Object, error)
+	Head(ctx context.Context, key string) (store.Object, error)
 	List(ctx context.Context, prefix string) ([]store.Object, error)
 	Tags(ctx context.Context, key string) (map[string]string, error)
 	URL(key string) string
@@ -55,6 +57,9 @@ func Run(t *testing.T, open func(t *testing.T) Target) {
 		"not found":                   notFound,
 		"if absent":                   ifAbsent,
 		"one winner":                  oneWinner,
+		"head":                        head,
+		"spooled":                     spooled,
+		"long names":                  longNames,
 		"list":                        list,
 		"large object":                large,
 		"damage is found":             damage,
@@ -162,6 +167,54 @@ func oneWinner(t *testing.T, target Target) {
 	require.EqualValues(t, 1, winners.Load())
 	content, _ := get(t, target.Store, "race")
 	require.Contains(t, string(content), "writer ")
+}
+
+func head(t *testing.T, target Target) {
+	_, err := target.Store.Head(t.Context(), "k")
+	require.ErrorIs(t, err, store.ErrNotFound)
+	requireFault(t, err)
+	stored := put(t, target.Store, "k", []byte("data"), store.PutOptions{ContentType: "text/plain", Tags: map[string]string{"a": "b"}})
+	object, err := target.Store.Head(t.Context(), "k")
+	require.NoError(t, err)
+	require.WithinDuration(t, time.Now(), object.Modified, time.Hour)
+	object.Modified, stored.Tags = time.Time{}, nil
+	require.Equal(t, stored, object)
+
+	target.Overwrite(t, "k", []byte("longer data"))
+	object, err = target.Store.Head(t.Context(), "k")
+	require.NoError(t, err)
+	require.EqualValues(t, len("longer data"), object.Size, "the size is that of the bytes that are there")
+}
+
+func spooled(t *testing.T, target Target) {
+	for _, content := range [][]byte{nil, []byte("small"), bytes.Repeat([]byte("x"), target.LargeBytes)} {
+		body, err := store.Spool(t.Context(), io.MultiReader(bytes.NewReader(content)))
+		require.NoError(t, err)
+		require.Equal(t, digest(content), body.SHA256())
+		require.EqualValues(t, len(content), body.Size())
+		_, err = io.CopyN(io.Discard, body, int64(len(content)/2)) // looked into before
+		require.NoError(t, err)
+		for _, key := range []string{"first", "second"} {
+			object, err := target.Store.Put(t.Context(), key, body, store.PutOptions{})
+			require.NoError(t, err)
+			require.Equal(t, digest(content), object.SHA256)
+			back, _ := get(t, target.Store, key)
+			require.True(t, bytes.Equal(content, back))
+		}
+		body.Close()
+	}
+	broken := errors.New("the worker went away")
+	_, err := store.Spool(t.Context(), iotest.ErrReader(broken))
+	require.ErrorIs(t, err, broken)
+}
+
+// longNames are as long as file systems allow, or continue one another.
+func longNames(t *testing.T, target Target) {
+	for _, key := range []string{strings.Repeat("n", 255), "d/" + strings.Repeat("ü", 127), "x", "x.json/y"} {
+		put(t, target.Store, key, []byte(key), store.PutOptions{})
+		content, _ := get(t, target.Store, key)
+		require.Equal(t, key, string(content))
+	}
 }
 
 func list(t *testing.T, target Target) {

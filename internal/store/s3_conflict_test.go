@@ -1,0 +1,63 @@
+package store_test
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/stretchr/testify/require"
+
+	"github.com/aphex-pipeline/aphex/internal/fault"
+	"github.com/aphex-pipeline/aphex/internal/store"
+)
+
+// conflicts answers conditional Puts of "content" with codes, in turn; the last
+// one stays. Nothing but a real S3 under load answers 409.
+func conflicts(t *testing.T, codes ...string) *store.S3 {
+	t.Helper()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if err != nil || r.Method == http.MethodPut && (r.Header.Get("If-None-Match") != "*" || !strings.Contains(string(body), "content")) {
+			http.Error(w, fmt.Sprintf("unexpected %s %s (%v): %q", r.Method, r.URL.Path, err, body), http.StatusBadRequest)
+			return
+		}
+		if r.Method != http.MethodPut { // a look at who was first
+			w.WriteHeader(http.StatusNotFound)
+			return
+		}
+		code := codes[0]
+		codes = codes[min(1, len(codes)-1):]
+		switch code {
+		case "":
+			return
+		case "PreconditionFailed":
+			w.WriteHeader(http.StatusPreconditionFailed)
+		default:
+			w.WriteHeader(http.StatusConflict)
+		}
+		_, _ = fmt.Fprintf(w, "<Error><Code>%s</Code><Message>not now</Message></Error>", code)
+	}))
+	t.Cleanup(server.Close)
+	return store.NewS3(aws.Config{
+		Region: "eu-west-1", BaseEndpoint: &server.URL, Credentials: credentials.NewStaticCredentialsProvider("id", "secret", ""),
+	}, "bucket", "")
+}
+
+func TestS3_ConditionalPutThatMeetsAnotherIsTriedAgain(t *testing.T) {
+	t.Parallel()
+	const busy = "ConditionalRequestConflict"
+	put := func(s *store.S3) error {
+		_, err := s.Put(t.Context(), "key", strings.NewReader("content"), store.PutOptions{IfAbsent: true})
+		return err
+	}
+	require.NoError(t, put(conflicts(t, busy, busy, "")), "the other one did not come through")
+	require.ErrorIs(t, put(conflicts(t, busy, "PreconditionFailed")), store.ErrExists, "the other one was first")
+	err := put(conflicts(t, busy))
+	require.ErrorContains(t, err, "another writer")
+	require.Equal(t, fault.Transient, fault.From(err).Class)
+}
