@@ -39,7 +39,9 @@ import (
 type objects interface {
 	Put(ctx context.Context, key string, body io.Reader, opts store.PutOptions) (store.Object, error)
 	Get(ctx context.Context, key string) (io.ReadCloser, store.Object, error)
+	Head(ctx context.Context, key string) (store.Object, error)
 	List(ctx context.Context, prefix string) ([]store.Object, error)
+	Tags(ctx context.Context, key string) (map[string]string, error)
 	URL(key string) string
 }
 

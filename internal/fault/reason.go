@@ -139,6 +139,13 @@ const (
 	EventsMissing Reason = "EventsMissing"
 	// RunUnknown is a run that cannot be found.
 	RunUnknown Reason = "RunUnknown"
+	// ArtifactMissing is an artifact that no build has published.
+	ArtifactMissing Reason = "ArtifactMissing"
+	// ArtifactRefused is a file that cannot be published: its name can be no
+	// object's, or there are too many.
+	ArtifactRefused Reason = "ArtifactRefused"
+	// FileExists is a local file that a download would replace.
+	FileExists Reason = "FileExists"
 	// LogMissing is a log that is not in the bucket.
 	LogMissing Reason = "LogMissing"
 	// StoreFailed is an object that could not be written to or read from the bucket.

@@ -72,12 +72,15 @@ func (r *Recorder) Runs(ctx context.Context, limit int) ([]Run, error) {
 	return runs, nil
 }
 
-// Show reads a run's record; one that is not complete has the stages recorded
-// so far. The error wraps store.ErrNotFound if there is none.
+// Show reads a run's record; one that is not complete has the stages and
+// artifacts recorded so far. The error wraps store.ErrNotFound if there is none.
 func (r *Recorder) Show(ctx context.Context, uid string) (Run, error) {
 	run, err := r.Run(ctx, uid)
 	if err != nil || run.CompletedAt != nil {
 		return run, err
+	}
+	if run.Artifacts, err = r.total(ctx, uid); err != nil {
+		return Run{}, err
 	}
 	run.Stages, err = r.Stages(ctx, uid)
 	return run, err

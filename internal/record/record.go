@@ -40,6 +40,8 @@ type Run struct {
 	Reason string `json:"reason,omitempty"`
 	// Stages are in the order they began.
 	Stages []Stage `json:"stages"`
+	// Artifacts is how much the build published; nil if it has not.
+	Artifacts *ArtifactTotal `json:"artifacts,omitempty"`
 	// Notifications are the channels that the end was announced to.
 	Notifications []Notification `json:"notifications,omitempty"`
 }
@@ -82,18 +84,6 @@ type Stage struct {
 	ErrorMessage *string `json:"error_message"`
 }
 
-// Artifact describes one published file (ArtifactMetadata).
-type Artifact struct {
-	CommitSHA string    `json:"commit_sha"`
-	Timestamp time.Time `json:"timestamp"`
-	S3Path    string    `json:"s3_path"`
-	// ArtifactType is "lambda-layer", "binary" or "package".
-	ArtifactType string `json:"artifact_type"`
-	SizeBytes    int64  `json:"size_bytes"`
-	// Checksum is "sha256:" and 64 hexadecimal digits.
-	Checksum string `json:"checksum"`
-}
-
 // StageName joins a stage and its environment: "build", "deploy-env-dev".
 func StageName(stage, environment string) string {
 	if environment == "" {
@@ -121,9 +111,6 @@ func SnapshotKey(uid string) string { return "runs/" + uid + "/snapshot.tar.zst"
 func AssemblyKey(uid, sha256 string) string {
 	return "runs/" + uid + "/assemblies/" + sha256 + ".tar.zst"
 }
-
-// ArtifactsKey is the object key of the list of a run's artifacts.
-func ArtifactsKey(uid string) string { return "runs/" + uid + "/artifacts.json" }
 
 // OutputsKey is the object key of an environment's stack outputs.
 func OutputsKey(uid, environment string) string {

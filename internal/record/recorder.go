@@ -28,6 +28,9 @@ type objects interface {
 // of a stack may be 4,000, each with a reason of a KiB.
 const maxRecordBytes = 16 << 20
 
+// errTooLarge is a record that nobody could read back.
+var errTooLarge = errors.New("the record is too large")
+
 // Recorder writes the records of runs. Its methods are safe for concurrent use
 // on different stages.
 type Recorder struct{ store objects }
@@ -58,7 +61,7 @@ func (r *Recorder) PutStage(ctx context.Context, uid string, s Stage) error {
 	return r.put(ctx, StageKey(uid, s.Stage, s.Environment), s)
 }
 
-// Finish closes the run's record: it collects the stages, sets the status and
+// Finish closes the run's record: it collects the stages and artifacts, sets the status and
 // the time, and returns the record and its URL. A run without a record (its
 // first stage never began) gets one from run.
 func (r *Recorder) Finish(ctx context.Context, run Run, status Status, at time.Time) (Run, string, error) {
@@ -73,6 +76,9 @@ func (r *Recorder) Finish(ctx context.Context, run Run, status Status, at time.T
 	}
 	stages, err := r.Stages(ctx, run.WorkflowID)
 	if err != nil {
+		return Run{}, "", err
+	}
+	if run.Artifacts, err = r.total(ctx, run.WorkflowID); err != nil {
 		return Run{}, "", err
 	}
 	run.SchemaVersion, run.Stages, run.Status, run.CompletedAt = SchemaVersion, stages, status, new(at)
@@ -150,6 +156,9 @@ func (r *Recorder) put(ctx context.Context, key string, v any) error {
 	body, err := json.MarshalIndent(v, "", "  ")
 	if err != nil {
 		return fmt.Errorf("encode %s: %w", key, err)
+	}
+	if len(body) >= maxRecordBytes {
+		return fmt.Errorf("%s: %w: %d bytes, allowed are %d", key, errTooLarge, len(body), maxRecordBytes)
 	}
 	_, err = r.store.Put(ctx, key, bytes.NewReader(append(body, '\n')), store.PutOptions{ContentType: "application/json"})
 	return err

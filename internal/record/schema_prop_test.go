@@ -66,6 +66,9 @@ func drawRun(t *rapid.T) Run {
 	if rapid.Bool().Draw(t, "complete") {
 		run.CompletedAt = new(drawTime(t, "completed"))
 	}
+	if rapid.Bool().Draw(t, "published") {
+		run.Artifacts = &ArtifactTotal{Count: rapid.IntRange(0, 1e6).Draw(t, "artifacts"), SizeBytes: rapid.Int64Range(0, 1<<50).Draw(t, "size")}
+	}
 	return run
 }
 

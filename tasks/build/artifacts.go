@@ -2,95 +2,312 @@ package build
 
 import (
 	"archive/tar"
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"path"
+	"path/filepath"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
+
+	"github.com/aphex-pipeline/aphex/internal/awserr"
+	"github.com/aphex-pipeline/aphex/internal/fault"
 	"github.com/aphex-pipeline/aphex/internal/record"
 	"github.com/aphex-pipeline/aphex/internal/store"
 	"github.com/aphex-pipeline/aphex/internal/worker"
 	"github.com/aphex-pipeline/aphex/tasks/task"
 )
 
+const (
+	// maxArtifactName is how long a path may be, in bytes: S3 allows keys of
+	// 1,024, of which the bucket's prefix, commit and digest take a part.
+	maxArtifactName = 768
+	// uploadSlots bounds how many artifacts are stored at the same time.
+	uploadSlots = 4
+	// largeArtifact is the size in bytes from which an artifact takes all slots:
+	// the store sends it in parts, several at the same time by itself.
+	largeArtifact = 16 << 20
+)
+
+// published is what became of the artifacts.
+type published struct {
+	artifacts []record.Artifact
+	// differing counts those unlike what an earlier build of the commit stored.
+	differing int
+}
+
+// String is the published part of the stage's message.
+func (p published) String() string {
+	text := fmt.Sprintf("%d artifacts", len(p.artifacts))
+	if p.differing > 0 {
+		text += fmt.Sprintf(" (%d unlike an earlier build's)", p.differing)
+	}
+	return text
+}
+
 // publish stores every regular file below folder (relative to the checkout)
 // under <commit>/, tagged with commit and time, and the list of them under the
 // run's key. A folder that does not exist means no artifacts.
-func (s *Stage) publish(ctx context.Context, req task.Request, folder string, out io.Writer) ([]record.Artifact, error) {
+//
+// Nothing that is there is overwritten: equal bytes stay, others are kept
+// beside them. It may be repeated at any point: the list is the same then.
+func (s *Stage) publish(ctx context.Context, req task.Request, folder string, out io.Writer) (published, error) {
 	dir := path.Join(worker.SourceDir, folder)
 	found, err := s.cfg.Trees.Stat(ctx, []string{dir})
 	if err != nil {
-		return nil, err
+		return published{}, err
 	}
-	artifacts := []record.Artifact{}
+	p := &publication{stage: s, req: req, out: out, at: s.now().UTC().Truncate(time.Second)} // as the tag has it
 	if len(found) == 1 && found[0].Mode.IsDir() {
-		if artifacts, err = s.upload(ctx, req, dir, out); err != nil {
-			return nil, err
+		if err := p.upload(ctx, dir); err != nil {
+			return published{}, err
 		}
 	}
-	list, err := json.MarshalIndent(artifacts, "", "  ")
-	if err != nil {
-		return nil, fmt.Errorf("encode the list of artifacts: %w", err)
-	}
-	_, err = s.cfg.Store.Put(ctx, record.ArtifactsKey(req.Run.UID), bytes.NewReader(list), store.PutOptions{ContentType: "application/json"})
-	return artifacts, err
+	result := p.result()
+	return result, s.records.PutArtifacts(ctx, req.Run.UID, req.Commit, p.at, result.artifacts)
 }
 
-func (s *Stage) upload(ctx context.Context, req task.Request, dir string, out io.Writer) ([]record.Artifact, error) {
-	tree, err := s.cfg.Trees.ReadTree(ctx, dir, nil)
-	if err != nil {
-		return nil, err
-	}
-	artifacts, err := s.uploadTar(ctx, req, tree, out)
-	return artifacts, errors.Join(err, tree.Close())
+// publication is one call of publish.
+type publication struct {
+	stage *Stage
+	req   task.Request
+	out   io.Writer
+	at    time.Time
+	// there are the keys of the commit that have an object already.
+	there map[string]struct{}
+	// artifacts are in the order of the folder; each is filled in when it is
+	// stored.
+	artifacts []*record.Artifact
 }
 
-func (s *Stage) uploadTar(ctx context.Context, req task.Request, tree io.Reader, out io.Writer) ([]record.Artifact, error) {
-	at := s.now().UTC()
-	artifacts := []record.Artifact{}
+func (p *publication) result() published {
+	result := published{artifacts: make([]record.Artifact, 0, len(p.artifacts))}
+	for _, artifact := range p.artifacts {
+		result.artifacts = append(result.artifacts, *artifact)
+		if artifact.DiffersFrom != "" {
+			result.differing++
+		}
+	}
+	return result
+}
+
+func (p *publication) upload(ctx context.Context, dir string) error {
+	prefix := record.ArtifactPrefix(p.req.Commit)
+	listed, err := p.stage.cfg.Store.List(ctx, prefix)
+	if err != nil {
+		return fmt.Errorf("list the artifacts of the commit: %w", err)
+	}
+	p.there = make(map[string]struct{}, len(listed))
+	for _, object := range listed {
+		p.there[object.Key] = struct{}{}
+	}
+	tree, err := p.stage.cfg.Trees.ReadTree(ctx, dir, nil)
+	if err != nil {
+		return err
+	}
+	return errors.Join(p.uploadTar(ctx, tree), tree.Close())
+}
+
+// uploadTar stores the files of a tar stream, several at the same time. One is
+// read ahead; small ones are kept in memory, others in temporary files.
+func (p *publication) uploadTar(ctx context.Context, tree io.Reader) error {
+	group, uploads := errgroup.WithContext(ctx)
+	slots := semaphore.NewWeighted(uploadSlots)
+	err := p.each(uploads, tree, func(name string, body *store.Body) error {
+		weight := int64(1)
+		if body.Size() >= largeArtifact {
+			weight = uploadSlots
+		}
+		if err := slots.Acquire(uploads, weight); err != nil {
+			body.Close()
+			return err
+		}
+		artifact := &record.Artifact{}
+		p.artifacts = append(p.artifacts, artifact)
+		group.Go(func() (err error) {
+			defer slots.Release(weight)
+			defer body.Close()
+			*artifact, err = p.store(uploads, name, body)
+			return err
+		})
+		return nil
+	})
+	if uploadErr := group.Wait(); uploadErr != nil {
+		return uploadErr // the cause, if reading ended too
+	}
+	if ctx.Err() != nil {
+		return awserr.Ended(ctx, "publish the artifacts")
+	}
+	return err
+}
+
+// each calls fn for every regular file of a tar stream.
+func (p *publication) each(ctx context.Context, tree io.Reader, fn func(name string, body *store.Body) error) error {
 	for files := tar.NewReader(tree); ; {
 		header, err := files.Next()
 		if errors.Is(err, io.EOF) {
-			return artifacts, nil
+			return nil
 		}
 		if err != nil {
-			return nil, fmt.Errorf("read the artifacts: %w", err)
+			return fmt.Errorf("read the artifacts: %w", err)
+		}
+		name := path.Clean(header.Name)
+		if header.Typeflag == tar.TypeSymlink {
+			if err := p.say("artifact %q is a symbolic link, which is not published", name); err != nil {
+				return err
+			}
 		}
 		if header.Typeflag != tar.TypeReg {
 			continue
 		}
-		name := path.Clean(header.Name)
-		object, err := s.cfg.Store.Put(ctx, req.Commit+"/"+name, files, store.PutOptions{
-			Tags: map[string]string{"commit-sha": req.Commit, "timestamp": at.Format(time.RFC3339)},
-		})
-		if err != nil {
-			return nil, err
+		if err := checkArtifactName(name); err != nil {
+			return err
 		}
-		artifacts = append(artifacts, record.Artifact{
-			CommitSHA: req.Commit, Timestamp: at, S3Path: object.URL, ArtifactType: artifactType(name),
-			SizeBytes: object.Size, Checksum: "sha256:" + object.SHA256,
-		})
-		if _, err := fmt.Fprintf(out, "artifact %s (%s)\n", name, size(object.Size)); err != nil {
-			return nil, fmt.Errorf("write the log: %w", err)
+		body, err := store.Spool(ctx, files)
+		if err != nil {
+			return fmt.Errorf("read artifact %s: %w", name, err)
+		}
+		if err := fn(name, body); err != nil {
+			return err
 		}
 	}
 }
 
-// artifactType sorts a file into the three kinds of the record's schema.
-func artifactType(name string) string {
-	switch ext := path.Ext(name); {
-	case ext == ".zip" && strings.Contains(name, "layer"):
-		return "lambda-layer"
-	case ext == "" || ext == ".exe" || ext == ".bin":
-		return "binary"
+// checkArtifactName refuses names that no object can have, or no list.
+func checkArtifactName(name string) error {
+	problem := ""
+	switch {
+	case !filepath.IsLocal(name) || name == ".":
+		problem = "it leads out of the folder"
+	case !utf8.ValidString(name):
+		problem = "it is not UTF-8"
+	case strings.ContainsFunc(name, unicode.IsControl):
+		problem = "it has control characters"
+	case len(name) > maxArtifactName:
+		problem = fmt.Sprintf("it has %d bytes, allowed are %d", len(name), maxArtifactName)
 	default:
-		return "package"
+		return nil
 	}
+	shown := name[:min(len(name), maxArtifactName)]
+	return fault.Newf(fault.User, fault.ArtifactRefused, fmt.Sprintf("publish artifact %q", shown), "Rename the file, or pack it into an archive", "its path cannot be used: %s", problem)
+}
+
+// store keeps one artifact, beside what an earlier build of the commit stored
+// if that is different.
+func (p *publication) store(ctx context.Context, name string, body *store.Body) (record.Artifact, error) {
+	kind, err := kindOf(name, body)
+	if err != nil {
+		return record.Artifact{}, fmt.Errorf("read artifact %s: %w", name, err)
+	}
+	key, bucket := record.ArtifactKey(p.req.Commit, name), p.stage.cfg.Store
+	artifact := record.Artifact{
+		CommitSHA: p.req.Commit, Path: name, ArtifactType: kind, SizeBytes: body.Size(), Checksum: "sha256:" + body.SHA256(),
+		WorkflowID: p.req.Run.UID, WorkflowName: p.req.Run.Name,
+	}
+	_, there := p.there[key]
+	stored, err := p.keep(ctx, key, body, there)
+	if errors.Is(err, errOtherBytes) {
+		artifact.DiffersFrom = bucket.URL(key)
+		key = record.VariantKey(p.req.Commit, name, body.SHA256())
+		stored, err = p.keep(ctx, key, body, false)
+	}
+	if errors.Is(err, errOtherBytes) {
+		return record.Artifact{}, fault.Newf(fault.System, fault.StoreFailed, "store artifact "+name,
+			"Delete the object and retry the run; find out what changed it", "the object %s is not what its name says", bucket.URL(key))
+	}
+	if err != nil {
+		return record.Artifact{}, err
+	}
+	artifact.Timestamp, artifact.S3Path = stored.at, bucket.URL(key)
+	return artifact, p.tell(artifact, stored.found)
+}
+
+func (p *publication) tell(artifact record.Artifact, found bool) error {
+	switch text := fmt.Sprintf("artifact %s (%s)", artifact.Path, size(artifact.SizeBytes)); {
+	case artifact.DiffersFrom != "":
+		return p.say("%s is not what an earlier build of this commit made, which stays; stored as %s", text, artifact.S3Path)
+	case found:
+		return p.say("%s is stored already", text)
+	default:
+		return p.say("%s", text)
+	}
+}
+
+func (p *publication) say(format string, args ...any) error {
+	if _, err := fmt.Fprintf(p.out, format+"\n", args...); err != nil {
+		return fmt.Errorf("write the log: %w", err)
+	}
+	return nil
+}
+
+// errOtherBytes is a key that has other bytes already.
+var errOtherBytes = errors.New("the object has other bytes")
+
+// keepTries bounds how often a key is looked at whose object comes and goes.
+const keepTries = 3
+
+// kept is an object that has the bytes it should have.
+type kept struct {
+	// at is when it was stored.
+	at time.Time
+	// found says that somebody else has stored it.
+	found bool
+}
+
+// keep stores body at key unless it is there. there says that the key has an
+// object already, as far as is known.
+//
+// Errors: errOtherBytes; those of the bucket.
+func (p *publication) keep(ctx context.Context, key string, body *store.Body, there bool) (kept, error) {
+	bucket := p.stage.cfg.Store
+	var err error
+	for range keepTries {
+		if there {
+			object, err := bucket.Head(ctx, key)
+			switch {
+			case err == nil && object.SHA256 == body.SHA256() && object.Size == body.Size():
+				at, err := p.storedAt(ctx, object)
+				return kept{at: at, found: true}, err
+			case err == nil:
+				return kept{}, errOtherBytes
+			case !errors.Is(err, store.ErrNotFound):
+				return kept{}, err
+			}
+		}
+		_, err = bucket.Put(ctx, key, body, store.PutOptions{
+			IfAbsent: true, Tags: map[string]string{tagCommit: p.req.Commit, tagTime: p.at.Format(time.RFC3339)},
+		})
+		if err == nil || !errors.Is(err, store.ErrExists) {
+			return kept{at: p.at}, err
+		}
+		there = true // another build was faster
+	}
+	return kept{}, err
+}
+
+// The tags of an artifact.
+const (
+	tagCommit = "commit-sha"
+	tagTime   = "timestamp"
+)
+
+// storedAt is the time in an object's tag, so that every list says the same of
+// it; the bucket's own where the tag cannot be read.
+func (p *publication) storedAt(ctx context.Context, object store.Object) (time.Time, error) {
+	tags, err := p.stage.cfg.Store.Tags(ctx, object.Key)
+	if err != nil && ctx.Err() != nil {
+		return time.Time{}, err
+	}
+	if at, parseErr := time.Parse(time.RFC3339, tags[tagTime]); parseErr == nil {
+		return at.UTC(), nil
+	}
+	return object.Modified.UTC().Truncate(time.Second), nil
 }
 
 // size renders a number of bytes for people: "812 B", "4.2 MiB".

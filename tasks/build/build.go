@@ -43,6 +43,10 @@ type executor interface {
 // bucket is what the stage needs of internal/store.
 type bucket interface {
 	Put(ctx context.Context, key string, body io.Reader, opts store.PutOptions) (store.Object, error)
+	Get(ctx context.Context, key string) (io.ReadCloser, store.Object, error)
+	Head(ctx context.Context, key string) (store.Object, error)
+	List(ctx context.Context, prefix string) ([]store.Object, error)
+	Tags(ctx context.Context, key string) (map[string]string, error)
 	URL(key string) string
 }
 
@@ -61,12 +65,15 @@ type Config struct {
 
 // Stage is the build stage.
 type Stage struct {
-	cfg Config
-	now func() time.Time
+	cfg     Config
+	records *record.Recorder
+	now     func() time.Time
 }
 
 // New returns the build stage.
-func New(cfg Config) *Stage { return &Stage{cfg: cfg, now: time.Now} }
+func New(cfg Config) *Stage {
+	return &Stage{cfg: cfg, records: record.New(cfg.Store), now: time.Now}
+}
 
 var _ task.Runner = (*Stage)(nil)
 
@@ -96,7 +103,7 @@ func (s *Stage) Run(ctx context.Context, req task.Request, env task.Env) (task.R
 	}
 	built := s.now()
 	env.Progress("publishing artifacts")
-	artifacts, err := s.publish(ctx, req, cfg.Build.Artifacts, env.Output)
+	published, err := s.publish(ctx, req, cfg.Build.Artifacts, env.Output)
 	if err != nil {
 		return task.Result{}, err
 	}
@@ -106,10 +113,10 @@ func (s *Stage) Run(ctx context.Context, req task.Request, env task.Env) (task.R
 		return task.Result{}, err
 	}
 	return task.Result{
-		Message: fmt.Sprintf("%d commands in %s, %d artifacts, snapshot of %s", len(cfg.Build.Commands),
-			built.Sub(began).Round(100*time.Millisecond), len(artifacts), size(snapshot.Size)),
+		Message: fmt.Sprintf("%d commands in %s, %s, snapshot of %s", len(cfg.Build.Commands),
+			built.Sub(began).Round(100*time.Millisecond), published, size(snapshot.Size)),
 		Outputs: map[string]string{
-			task.OutputArtifactPath: s.cfg.Store.URL(req.Commit + "/"),
+			task.OutputArtifactPath: s.cfg.Store.URL(record.ArtifactPrefix(req.Commit)),
 			task.OutputSnapshot:     snapshot.URL,
 		},
 	}, nil
@@ -122,10 +129,13 @@ func (s *Stage) takeOver(ctx context.Context, req task.Request, env task.Env) (t
 	if err := s.cfg.Workspace.Reset(ctx, key, env.Output); err != nil {
 		return task.Result{}, err
 	}
+	if err := s.records.InheritArtifacts(ctx, req.Predecessor, req.Run.UID); err != nil {
+		return task.Result{}, err
+	}
 	return task.Result{
 		Message: fmt.Sprintf("taken over from the run with UID %s, not built again", req.Predecessor),
 		Outputs: map[string]string{
-			task.OutputArtifactPath: s.cfg.Store.URL(req.Commit + "/"),
+			task.OutputArtifactPath: s.cfg.Store.URL(record.ArtifactPrefix(req.Commit)),
 			task.OutputSnapshot:     s.cfg.Store.URL(key),
 		},
 	}, nil

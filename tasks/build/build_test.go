@@ -159,15 +159,19 @@ func TestRun_SuccessorTakesOverWithoutRunningACommand(t *testing.T) {
 func TestRun_ArtifactsAreTaggedListedAndTheSameBytes(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, pod.Config{}, commands(
-		"mkdir -p dist/deep/er && cp app.bin dist/app && printf layer > dist/deep/layer.zip && printf x > 'dist/deep/er/a b.tar'",
+		"mkdir -p dist/deep/er && cp app.bin dist/app && printf 'PK\\003\\004' > dist/deep/layer.zip && printf x > 'dist/deep/er/a b.tar'",
 		"ln -s ../app.bin dist/link && : > dist/empty.txt",
 	)+"  artifacts: dist\n", map[string]string{"app.bin": "\x00\x01binary\xff\n"})
 	before := time.Now().UTC().Truncate(time.Second)
 	got, err := b.run(t.Context())
 	require.NoError(t, err)
+	require.Contains(t, b.log.String(), `artifact "link" is a symbolic link, which is not published`)
 
-	want := map[string]struct{ content, kind string }{
-		"app": {"\x00\x01binary\xff\n", "binary"}, "deep/layer.zip": {"layer", "lambda-layer"},
+	want := map[string]struct {
+		content string
+		kind    record.ArtifactType
+	}{
+		"app": {"\x00\x01binary\xff\n", "binary"}, "deep/layer.zip": {"PK\x03\x04", "lambda-layer"},
 		"deep/er/a b.tar": {"x", "package"}, "empty.txt": {"", "package"},
 	}
 	list, folder := b.artifacts(t), strings.TrimSuffix(got.Outputs[task.OutputArtifactPath], "/")+"/"
@@ -213,7 +217,7 @@ func TestRun_WithoutArtifacts(t *testing.T) {
 			got, err := b.run(t.Context())
 			require.NoError(t, err)
 			require.Contains(t, got.Message, "0 artifacts")
-			require.Equal(t, "[]", string(b.object(t, record.ArtifactsKey("uid-1"))))
+			require.JSONEq(t, "[]", string(b.object(t, record.ArtifactsKey("uid-1"))))
 		})
 	}
 }
