@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/aphex-pipeline/aphex/internal/record"
@@ -48,7 +49,11 @@ func (s stageRecorder) StageEnded(ctx context.Context, req task.Request, started
 	} else {
 		stage.ErrorMessage = &message
 	}
-	return s.records.PutStage(ctx, req.Run.UID, stage)
+	var unread error
+	if req.Stage == task.StageTest {
+		stage, unread = s.records.WithTests(ctx, req.Run.UID, stage)
+	}
+	return errors.Join(unread, s.records.PutStage(ctx, req.Run.UID, stage))
 }
 
 // recorded leaves out the stage that closes the record, which would otherwise

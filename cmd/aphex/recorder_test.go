@@ -1,6 +1,7 @@
 package main
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -37,6 +38,14 @@ func TestStageRecorder(t *testing.T) {
 	require.NoError(t, s.StageStarted(t.Context(), deploy, at.Add(time.Minute)))
 	require.NoError(t, s.StageEnded(t.Context(), deploy, at.Add(time.Minute), at.Add(2*time.Minute), "Failed", "it broke", "StackFailed"))
 
+	// What the test reports say comes from the result that the stage stored.
+	tests := request(task.StageTest, "dev")
+	require.NoError(t, s.StageStarted(t.Context(), tests, at.Add(2*time.Minute)))
+	const result = `{"attempt": 2, "epoch": "e1", "status": "failed", "tests": {"total": 2, "passed": 1, "failed": 1, "skipped": 0, "failed_tests": [{"name": "t1"}]}}`
+	_, err = bucket.Put(t.Context(), record.TestKey("uid-1", "dev"), strings.NewReader(result), store.PutOptions{})
+	require.NoError(t, err)
+	require.NoError(t, s.StageEnded(t.Context(), tests, at.Add(2*time.Minute), at.Add(3*time.Minute), "Failed", "1 failed", "TestsFailed"))
+
 	// The stage that closes the record is not in it, or it would be running
 	// for ever.
 	finish := request(task.StageFinish, "")
@@ -46,7 +55,7 @@ func TestStageRecorder(t *testing.T) {
 	require.NoError(t, s.StageEnded(t.Context(), finish, at.Add(3*time.Minute), at.Add(4*time.Minute), "Succeeded", "closed", ""))
 	objects, err := bucket.List(t.Context(), record.StagePrefix("uid-1"))
 	require.NoError(t, err)
-	require.Len(t, objects, 2)
+	require.Len(t, objects, 3)
 
 	require.Equal(t, []record.Stage{
 		{
@@ -56,6 +65,11 @@ func TestStageRecorder(t *testing.T) {
 		{
 			StageName: "deploy-env-dev", Stage: "deploy-env", Environment: "dev", Attempt: 2, Epoch: "e1", Status: record.Failed,
 			Reason: "StackFailed", ErrorMessage: new("it broke"), StartedAt: at.UTC().Add(time.Minute), CompletedAt: new(at.UTC().Add(2 * time.Minute)),
+		},
+		{
+			StageName: "test-dev", Stage: "test", Environment: "dev", Attempt: 2, Epoch: "e1", Status: record.Failed,
+			Reason: "TestsFailed", ErrorMessage: new("1 failed"), StartedAt: at.UTC().Add(2 * time.Minute), CompletedAt: new(at.UTC().Add(3 * time.Minute)),
+			Tests: &record.Tests{Total: 2, Passed: 1, Failed: 1, FailedTests: []record.FailedTest{{Name: "t1"}}},
 		},
 	}, closed.Stages)
 }

@@ -4,10 +4,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
 
+	"github.com/aphex-pipeline/aphex/internal/junit"
 	"github.com/aphex-pipeline/aphex/internal/record"
 )
 
@@ -84,6 +86,7 @@ func writeRun(w io.Writer, r record.Run, now time.Time) error {
 			s.StageName, string(s.Status), s.StartedAt.UTC().Format(time.TimeOnly), took(s.StartedAt, s.CompletedAt, now), or(s.Reason), cut(message),
 		})
 	}
+	rows = append(rows, testRows(r.Stages)...)
 	if len(r.Notifications) > 0 {
 		rows = append(rows, []string{""}, []string{"CHANNEL", "STATUS", "TARGET", "ERROR"})
 		for _, n := range r.Notifications {
@@ -91,6 +94,32 @@ func writeRun(w io.Writer, r record.Run, now time.Time) error {
 		}
 	}
 	return table(w, rows...)
+}
+
+// testRows are what the test reports of the stages say, after an empty line.
+func testRows(stages []record.Stage) [][]string {
+	var rows [][]string
+	for _, s := range stages {
+		if s.Tests == nil {
+			continue
+		}
+		row := []string{s.StageName, strconv.Itoa(s.Tests.Passed), strconv.Itoa(s.Tests.Failed), strconv.Itoa(s.Tests.Skipped)}
+		for _, failed := range s.Tests.FailedTests {
+			name := junit.Case{Name: failed.Name, Class: failed.Class}.Title()
+			rows = append(rows, append(row, cut(name), cut(failed.Message)))
+			row = []string{"", "", "", ""}
+		}
+		switch more := s.Tests.Failed - len(s.Tests.FailedTests); {
+		case more > 0:
+			rows = append(rows, append(row, fmt.Sprintf("and %d more", more)))
+		case len(s.Tests.FailedTests) == 0:
+			rows = append(rows, append(row, "-"))
+		}
+	}
+	if len(rows) == 0 {
+		return nil
+	}
+	return append([][]string{{""}, {"TESTS", "PASSED", "FAILED", "SKIPPED", "FAILED TEST", "WHY"}}, rows...)
 }
 
 func writeEvents(w io.Writer, all []record.Events) error {

@@ -41,6 +41,31 @@ shop-0                -       running  -            2026-11-24 06:01:00  1m0s so
 		"nothing of another's words moves the terminal")
 }
 
+func TestTables_Tests(t *testing.T) {
+	t.Parallel()
+	run := record.Run{WorkflowName: "shop-1", Status: record.Failed, TriggeredAt: at(0), Stages: []record.Stage{
+		{StageName: "build", Status: record.Succeeded, StartedAt: at(1), CompletedAt: new(at(2))},
+		{StageName: "test-dev", Status: record.Succeeded, StartedAt: at(2), CompletedAt: new(at(3)), Tests: &record.Tests{Total: 12, Passed: 10, Skipped: 2}},
+		{StageName: "test-prod", Status: record.Failed, StartedAt: at(3), CompletedAt: new(at(4)), Tests: &record.Tests{Total: 4, Passed: 1, Failed: 3, FailedTests: []record.FailedTest{
+			{Name: "t\x1b[1m1", Class: "smoke", Message: "expected 200, got 503"}, {Name: "smoke t2"},
+		}}},
+	}}
+	var out strings.Builder
+	require.NoError(t, writeRun(&out, run, at(9)))
+	require.Contains(t, out.String(), `
+TESTS      PASSED  FAILED  SKIPPED  FAILED TEST  WHY
+test-dev   10      0       2        -
+test-prod  1       3       0        smoke t [1m1  expected 200, got 503
+                                    smoke t2
+                                    and 1 more
+`)
+
+	out.Reset()
+	run.Stages = run.Stages[:1]
+	require.NoError(t, writeRun(&out, run, at(9)))
+	require.NotContains(t, out.String(), "TESTS")
+}
+
 func TestTables_Events(t *testing.T) {
 	t.Parallel()
 	var out strings.Builder

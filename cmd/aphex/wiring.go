@@ -82,7 +82,7 @@ func (p parts) stages() task.Registry {
 		}),
 		task.StageTest: test.New(test.Config{
 			Workspace: files, Worker: p.worker, Trees: p.worker, Store: p.store,
-			Credentials: p.identity.target, WorkerRoot: p.workerRoot,
+			Credentials: p.identity.target, WorkerRoot: p.workerRoot, Redact: p.identity.redactor.String,
 		}),
 		task.StageFinish: finish.New(p.records, nil, nil),
 		task.StageNoop:   task.RunnerFunc(noop),

@@ -51,6 +51,9 @@ const (
 
 	// CommandFailed is a command of the user that did not exit 0.
 	CommandFailed Reason = "CommandFailed"
+	// TestsFailed is tests that failed by their reports, although the commands
+	// that ran them exited 0.
+	TestsFailed Reason = "TestsFailed"
 	// ToolMissing is a program the worker image lacks.
 	ToolMissing Reason = "ToolMissing"
 	// WorkerLost is a worker that went away during a command.

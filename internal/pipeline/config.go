@@ -124,6 +124,9 @@ type Tests struct {
 	Commands []string `yaml:"commands,omitempty"`
 	// Timeout ends the stage; 0 means the stage's default.
 	Timeout time.Duration `yaml:"timeout,omitempty"`
+	// Reports are patterns of paths relative to the source root: the test
+	// reports (JUnit XML) that the commands write.
+	Reports []string `yaml:"reports,omitempty"`
 }
 
 // Worker is the container that runs the user's commands.

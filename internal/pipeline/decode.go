@@ -61,7 +61,7 @@ func decodeEnvironment(item cursor) Environment {
 	}
 	if item.has("tests") {
 		tests := item.key("tests")
-		environment.Tests = &Tests{Commands: texts(tests.key("commands")), Timeout: duration(tests.key("timeout"))}
+		environment.Tests = &Tests{Commands: texts(tests.key("commands")), Timeout: duration(tests.key("timeout")), Reports: texts(tests.key("reports"))}
 	}
 	return environment
 }

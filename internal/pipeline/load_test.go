@@ -281,7 +281,13 @@ func TestLoad_OneMistake(t *testing.T) {
 		{"self-modification of another kind", `selfModification: next-run`, `selfModification: at-once`, "23:19: selfModification", `"at-once"`},
 		{"later: concurrency", `    x-note: {any: [thing]}`, `    concurrency: 4`, "37:5: environments[0].concurrency", `not yet supported`},
 		{"later: onFailedStack", `    x-note: {any: [thing]}`, `    onFailedStack: keep`, "37:20: environments[0].onFailedStack", `not yet supported`},
-		{"later: reports", `      timeout: 1h30m`, `      reports: ["junit/*.xml"]`, "35:7: environments[0].tests.reports", `not yet supported`},
+		{"report outside", `      timeout: 1h30m`, `      reports: ["junit/*.xml", "../out/*.xml"]`, "35:32: environments[0].tests.reports[1]", `"../out/*.xml" leads out of the repository`},
+		{"report at home", `      timeout: 1h30m`, `      reports: [~/junit.xml]`, "35:17: environments[0].tests.reports[0]", `leads out of the repository`},
+		{"report with a choice that does not end", `      timeout: 1h30m`, `      reports: ["junit/[ab/c].xml"]`, "35:17: environments[0].tests.reports[0]", `"junit/[ab/c].xml" cannot be understood: [ begins a choice of characters`},
+		{"report that is blank", `      timeout: 1h30m`, `      reports: [""]`, "35:17: environments[0].tests.reports[0]", `a pattern of a path`},
+		{"report with a backslash", `      timeout: 1h30m`, `      reports: ['junit\a.xml']`, "35:17: environments[0].tests.reports[0]", `a pattern of a path with / between its parts, such as "reports/junit.xml"`},
+		{"left out by a choice without an end", `  credentials: true`, `  snapshot: {exclude: ["*.log", "a[b"]}`, "14:33: build.snapshot.exclude[1]", `cannot be understood`},
+		{"kept by a choice without an end", `  credentials: true`, `  snapshot: {include: ["[]a"]}`, "14:24: build.snapshot.include[0]", `cannot be understood`},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -304,6 +310,14 @@ func TestLoad_Notifications(t *testing.T) {
 		{Type: pipeline.NotifySlack, Target: "secretsmanager:shop/slack#url", Events: []string{pipeline.EventFailed}, Environments: []string{"prod"}},
 		{Type: pipeline.NotifySNS, Target: "arn:aws:sns:eu-west-1:111111111111:shop.fifo"},
 	}, config.Notifications)
+}
+
+func TestLoad_Reports(t *testing.T) {
+	t.Parallel()
+	patterns := []string{"reports/junit.xml", "**/target/surefire-reports/TEST-*.xml", "junit-[0-9]?.xml", "./build/", "/junit.xml"}
+	config, err := pipeline.Load(pipeline.DefaultFile, []byte(edit(t, `      timeout: 1h30m`, `      reports: ["`+strings.Join(patterns, `", "`)+`"]`)))
+	require.NoError(t, err)
+	require.Equal(t, patterns, config.Environments[0].Tests.Reports)
 }
 
 // Keys whose effect comes later are checked all the same.

@@ -76,6 +76,8 @@ func (d *document) checkRules(top cursor) {
 	checkTimeout(build)
 	checkFolder(build.key("artifacts"))
 	checkVariables(build.key("env"))
+	checkPatterns(build.key("snapshot").key("exclude"))
+	checkPatterns(build.key("snapshot").key("include"))
 	names := map[string]int{}
 	for i, environment := range top.key("environments").items() {
 		checkEnvironment(environment)
@@ -112,7 +114,6 @@ func (d *document) checkUnsupported(top cursor) {
 		if mode := environment.key("onFailedStack"); mode.text() == "keep" {
 			mode.add("not yet supported: %q; allowed for now: %q", "keep", OnFailedStackRollback)
 		}
-		refuse(environment.key("tests"), "reports", "reports are not collected; remove the key")
 	}
 }
 
@@ -177,6 +178,12 @@ func checkEnvironment(environment cursor) {
 	checkTimeout(environment)
 	checkCommands(environment.key("tests"))
 	checkTimeout(environment.key("tests"))
+	checkPatterns(environment.key("tests").key("reports"))
+	for _, report := range environment.key("tests").key("reports").items() {
+		if report.sound() && !insideRepository(strings.TrimPrefix(report.text(), "/")) {
+			report.add("%s leads out of the repository; allowed: a pattern of paths relative to its root, such as \"reports/*.xml\"", doc.showAt(report.place))
+		}
+	}
 	seen := map[[2]string]int{}
 	for i, stack := range environment.key("stacks").items() {
 		checkPath(stack.key("path"))
@@ -214,6 +221,19 @@ func checkRole(environment cursor) {
 func checkPath(c cursor) {
 	if text := c.text(); c.sound() && !insideRepository(text) {
 		c.add("%s leads out of the repository; allowed: a path relative to its root, such as \"infra\"", c.doc.showAt(c.place))
+	}
+}
+
+// checkPatterns refuses patterns that would silently fit nothing.
+func checkPatterns(list cursor) {
+	for _, pattern := range list.items() {
+		for part := range strings.SplitSeq(pattern.text(), "/") {
+			if _, err := path.Match(part, ""); err != nil && pattern.sound() {
+				pattern.add("%s cannot be understood: [ begins a choice of characters, such as [abc] or [0-9], which ends with ] in the same part of the path; allowed besides: *, ? and **",
+					pattern.doc.showAt(pattern.place))
+				break
+			}
+		}
 	}
 }
 

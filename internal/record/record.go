@@ -82,6 +82,8 @@ type Stage struct {
 	Message string `json:"message,omitempty"`
 	// ErrorMessage is the node's message of a stage that did not.
 	ErrorMessage *string `json:"error_message"`
+	// Tests is what the test reports of a test stage say; nil without any.
+	Tests *Tests `json:"tests,omitempty"`
 }
 
 // StageName joins a stage and its environment: "build", "deploy-env-dev".

@@ -53,7 +53,22 @@ func drawStage(t *rapid.T) Stage {
 	if rapid.Bool().Draw(t, "error") {
 		s.ErrorMessage = new(drawText("error").Draw(t, "error"))
 	}
+	if rapid.Bool().Draw(t, "tests") {
+		s.Tests = new(drawTests(t))
+	}
 	return s
+}
+
+func drawTests(t *rapid.T) Tests {
+	count := rapid.IntRange(0, 1e6)
+	tests := Tests{Passed: count.Draw(t, "passed"), Failed: count.Draw(t, "failed"), Skipped: count.Draw(t, "skipped")}
+	tests.Total = tests.Passed + tests.Failed + tests.Skipped
+	for range rapid.IntRange(0, 3).Draw(t, "failed tests") {
+		tests.FailedTests = append(tests.FailedTests, FailedTest{
+			Name: drawText("test").Draw(t, "test"), Class: drawText("class").Draw(t, "class"), Message: drawText("why").Draw(t, "why"), Report: drawText("report").Draw(t, "report"),
+		})
+	}
+	return tests
 }
 
 func drawRun(t *rapid.T) Run {
@@ -114,7 +129,12 @@ func TestSchema_HasExactlyTheFields(t *testing.T) {
 		name   string
 		fields reflect.Type
 		schema object
-	}{{"run", reflect.TypeFor[Run](), doc.object}, {"stage", reflect.TypeFor[Stage](), doc.Definitions["stage"]}} {
+	}{
+		{"run", reflect.TypeFor[Run](), doc.object},
+		{"stage", reflect.TypeFor[Stage](), doc.Definitions["stage"]},
+		{"tests", reflect.TypeFor[Tests](), doc.Definitions["tests"]},
+		{"failed_test", reflect.TypeFor[FailedTest](), doc.Definitions["failed_test"]},
+	} {
 		var all, required []string
 		for field := range c.fields.Fields() {
 			name, options, _ := strings.Cut(field.Tag.Get("json"), ",")

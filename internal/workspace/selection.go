@@ -112,7 +112,7 @@ func (w *Workspace) inspect(ctx context.Context, paths []string, left map[string
 		}
 		for pattern, marks := range secretContents() {
 			holds := func(mark string) bool { return bytes.Contains(content, []byte(mark)) }
-			if entry.Typeflag == tar.TypeReg && fits(pattern, entry.Name) && slices.ContainsFunc(marks, holds) {
+			if entry.Typeflag == tar.TypeReg && Fits(pattern, entry.Name) && slices.ContainsFunc(marks, holds) {
 				left[entry.Name] = looksSecret
 			}
 		}
@@ -161,12 +161,16 @@ func sayLeftOut(out io.Writer, left map[string]string) {
 }
 
 func fitsAny(patterns []string, name string) bool {
-	return slices.ContainsFunc(patterns, func(p string) bool { return fits(p, name) })
+	return slices.ContainsFunc(patterns, func(p string) bool { return Fits(p, name) })
 }
 
-// fits reports whether pattern fits the path or one of the folders it is in.
-func fits(pattern, name string) bool {
+// Fits reports whether pattern, as Selection explains it, fits the path or one
+// of the folders it is in.
+func Fits(pattern, name string) bool {
 	pattern = strings.TrimSuffix(pattern, "/")
+	if below, ok := strings.CutPrefix(pattern, "./"); ok {
+		pattern = "/" + below
+	}
 	if !strings.Contains(pattern, "/") {
 		pattern = "**/" + pattern
 	}

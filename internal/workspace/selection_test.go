@@ -96,3 +96,25 @@ func TestSnapshot_LeavesOutSecretsAndWhatIsExcluded(t *testing.T) {
 	}
 	require.Equal(t, describe(t, fresh.source()), describe(t, p.source()))
 }
+
+func TestFits(t *testing.T) {
+	t.Parallel()
+	for pattern, names := range map[string][2][]string{
+		"junit.xml":       {{"junit.xml", "a/b/junit.xml", "junit.xml/a"}, {"junit.xml.bak", "a-junit.xml"}},
+		"/junit.xml":      {{"junit.xml"}, {"a/junit.xml"}},
+		"./junit.xml":     {{"junit.xml"}, {"a/junit.xml"}},
+		"reports/*.xml":   {{"reports/a.xml", "reports/.xml"}, {"a/reports/a.xml", "reports/b/a.xml", "reports/a.txt"}},
+		"./reports/*.xml": {{"reports/a.xml"}, {"a/reports/a.xml"}},
+		"**/TEST-*.xml":   {{"TEST-a.xml", "a/TEST-b.xml", "a/b/TEST-.xml"}, {"a/XTEST-b.xml"}},
+		"a/**/z.xml":      {{"a/z.xml", "a/b/c/z.xml"}, {"z.xml", "b/a/z.xml"}},
+		"reports/":        {{"reports/a/b.xml", "x/reports/c"}, {"report"}},
+		"r[0-9]?.xml":     {{"r1a.xml"}, {"rx1.xml", "r1.xml"}},
+	} {
+		for _, name := range names[0] {
+			require.True(t, workspace.Fits(pattern, name), "%s fits %s", pattern, name)
+		}
+		for _, name := range names[1] {
+			require.False(t, workspace.Fits(pattern, name), "%s does not fit %s", pattern, name)
+		}
+	}
+}

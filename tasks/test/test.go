@@ -35,6 +35,8 @@ type checkout interface {
 }
 
 type trees interface {
+	List(ctx context.Context, dir string) ([]worker.Entry, error)
+	ReadTree(ctx context.Context, dir string, paths []string) (io.ReadCloser, error)
 	WriteTree(ctx context.Context, dir string, tree io.Reader, opts worker.WriteOptions) error
 }
 
@@ -61,6 +63,8 @@ type Config struct {
 	// WorkerRoot is the worker's root folder as its commands see it:
 	// "/workspace".
 	WorkerRoot string
+	// Redact hides secrets in what test reports say.
+	Redact func(text string) string
 }
 
 // Stage is the test stage.
@@ -76,10 +80,11 @@ var _ task.Runner = (*Stage)(nil)
 
 // Run resets the checkout to commit and build products, writes the stack
 // outputs to a file named by APHEX_OUTPUTS and into one variable per output,
-// runs the commands and stores the result.
+// runs the commands, reads the test reports that they wrote and stores the
+// result.
 //
-// Errors: CommandFailed, StageTimeout, and those of the workspace, the bucket
-// and the credentials.
+// Errors: CommandFailed, TestsFailed, StageTimeout, and those of the workspace,
+// the worker, the bucket and the credentials.
 func (s *Stage) Run(ctx context.Context, req task.Request, env task.Env) (task.Result, error) {
 	if err := s.cfg.Workspace.Prepare(ctx, workspace.Source{RepoURL: req.RepoURL, Commit: req.Commit, Branch: req.Branch}, env.Output); err != nil {
 		return task.Result{}, err
@@ -106,22 +111,48 @@ func (s *Stage) test(ctx context.Context, req task.Request, env task.Env, target
 	if err != nil {
 		return task.Result{}, err
 	}
+	found, err := s.look(ctx, target.Tests.Reports)
+	if err != nil {
+		return task.Result{}, err
+	}
 	began := s.now()
 	env.Progress(fmt.Sprintf("%s: running %d test commands", target.Name, len(target.Tests.Commands)))
 	results, err := commands.Run(ctx, s.cfg.Worker, commands.List{
 		Commands: target.Tests.Commands, Dir: worker.SourceDir, Env: vars,
 		Timeout: cmp.Or(target.Tests.Timeout, DefaultTimeout), TimeoutLabel: "environments[].tests.timeout",
 	}, env.Output)
-	if storeErr := s.keep(ctx, req, results, err); storeErr != nil {
+	took := s.now().Sub(began).Round(100 * time.Millisecond)
+	readErr := s.collect(ctx, target.Tests.Reports, found, interrupted(ctx, results))
+	switch {
+	case err == nil:
+		err = cmp.Or(found.verdict(), readErr)
+	case readErr != nil:
+		found.warn("%s", readErr)
+	}
+	found.log(env.Output)
+	if storeErr := s.keep(ctx, req, results, found, err); storeErr != nil {
 		err = errors.Join(err, storeErr)
 	}
+	said := found.sentence()
 	if err != nil {
+		if said != "" {
+			err = fmt.Errorf("%s: %s: %w", target.Name, said, err)
+		}
 		return task.Result{}, err
 	}
+	if said != "" {
+		said += "; "
+	}
 	return task.Result{
-		Message: fmt.Sprintf("%s: %d test commands passed in %s", target.Name, len(results), s.now().Sub(began).Round(100*time.Millisecond)),
+		Message: fmt.Sprintf("%s: %s%d test commands passed in %s", target.Name, said, len(results), took),
 		Outputs: map[string]string{task.OutputResult: "passed"},
 	}, nil
+}
+
+// interrupted reports whether the last command did not end by itself, or the
+// stage is to end.
+func interrupted(ctx context.Context, results []commands.Result) bool {
+	return ctx.Err() != nil || len(results) > 0 && results[len(results)-1].Err != nil
 }
 
 // variables are the environment of the test commands.
@@ -172,24 +203,25 @@ func (s *Stage) outputs(ctx context.Context, req task.Request) ([]byte, map[stri
 }
 
 // keep stores the result, whatever it is, also when the stage was cancelled.
-func (s *Stage) keep(ctx context.Context, req task.Request, results []commands.Result, failure error) error {
+func (s *Stage) keep(ctx context.Context, req task.Request, results []commands.Result, found *reports, failure error) error {
 	const storeTimeout = 30 * time.Second
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
 	defer cancel()
-	status := "passed"
-	if failure != nil {
-		status = "failed"
+	result := record.TestResult{
+		SchemaVersion: record.SchemaVersion, WorkflowID: req.Run.UID, Environment: req.Environment, CommitSHA: req.Commit,
+		Attempt: req.Attempt, Epoch: req.Run.Epoch, Status: record.ResultPassed, CompletedAt: s.now().UTC(),
+		Commands: make([]record.TestCommand, 0, len(results)),
+		Tests:    found.tests(), Suites: found.suites, Reports: found.read, Warnings: found.warnings,
 	}
-	outcomes := make([]map[string]any, 0, len(results))
+	if failure != nil {
+		result.Status = record.ResultFailed
+	}
 	for _, r := range results {
-		outcomes = append(outcomes, map[string]any{
-			"command": r.Command, "exit_code": r.Exit.Code, "seconds": r.Exit.Duration.Seconds(), "passed": r.Err == nil && r.Exit.Code == 0,
+		result.Commands = append(result.Commands, record.TestCommand{
+			Command: r.Command, ExitCode: r.Exit.Code, Seconds: r.Exit.Duration.Seconds(), Passed: r.Err == nil && r.Exit.Code == 0,
 		})
 	}
-	body, err := json.MarshalIndent(map[string]any{
-		"schema_version": record.SchemaVersion, "workflow_id": req.Run.UID, "environment": req.Environment,
-		"commit_sha": req.Commit, "status": status, "completed_at": s.now().UTC(), "commands": outcomes,
-	}, "", "  ")
+	body, err := json.MarshalIndent(result, "", "  ")
 	if err != nil {
 		return fmt.Errorf("encode the test result: %w", err)
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/aphex-pipeline/aphex/internal/fault"
 	"github.com/aphex-pipeline/aphex/internal/pipeline"
 	"github.com/aphex-pipeline/aphex/internal/record"
+	"github.com/aphex-pipeline/aphex/internal/redact"
 	"github.com/aphex-pipeline/aphex/internal/store"
 	"github.com/aphex-pipeline/aphex/internal/testkit/gitserver"
 	"github.com/aphex-pipeline/aphex/internal/testkit/pod"
@@ -42,8 +43,17 @@ type bench struct {
 	request task.Request
 	log     bytes.Buffer
 	out     io.Writer
+	// trees stands for the worker's files; the worker itself if nil.
+	trees testTrees
 	// credentials are those of the environment; an error if nil.
 	credentials map[string]string
+}
+
+// testTrees is what the stage needs of the worker's files.
+type testTrees interface {
+	List(ctx context.Context, dir string) ([]worker.Entry, error)
+	ReadTree(ctx context.Context, dir string, paths []string) (io.ReadCloser, error)
+	WriteTree(ctx context.Context, dir string, tree io.Reader, opts worker.WriteOptions) error
 }
 
 // newBench commits a configuration with the tests section of environment dev,
@@ -97,8 +107,13 @@ func (b *bench) shell(t *testing.T, script string) {
 }
 
 func (b *bench) run(ctx context.Context) (task.Result, error) {
+	trees := b.trees
+	if trees == nil {
+		trees = b.Worker
+	}
 	stage := test.New(test.Config{
-		Workspace: b.Workspace, Worker: b.Worker, Trees: b.Worker, Store: b.Objects, WorkerRoot: b.Root,
+		Workspace: b.Workspace, Worker: b.Worker, Trees: trees, Store: b.Objects, WorkerRoot: b.Root,
+		Redact: redact.New(secretKey).String,
 		Credentials: func(_ context.Context, _ task.Request, target pipeline.Environment) (map[string]string, error) {
 			if b.credentials == nil {
 				return nil, fault.Newf(fault.User, fault.RoleDenied, "assume the role of "+target.Name, "", "access denied")
@@ -109,28 +124,13 @@ func (b *bench) run(ctx context.Context) (task.Result, error) {
 	return stage.Run(ctx, b.request, task.Env{Output: b.out, Logger: slog.New(slog.DiscardHandler), Progress: func(string) {}})
 }
 
-// document is the stored result of the tests.
-type document struct {
-	SchemaVersion string    `json:"schema_version"`
-	WorkflowID    string    `json:"workflow_id"`
-	Environment   string    `json:"environment"`
-	CommitSHA     string    `json:"commit_sha"`
-	Status        string    `json:"status"`
-	CompletedAt   time.Time `json:"completed_at"`
-	Commands      []struct {
-		Command  string  `json:"command"`
-		ExitCode int     `json:"exit_code"`
-		Seconds  float64 `json:"seconds"`
-		Passed   bool    `json:"passed"`
-	} `json:"commands"`
-}
-
-func (b *bench) result(t *testing.T) document {
+// result is the stored result of the tests.
+func (b *bench) result(t *testing.T) record.TestResult {
 	t.Helper()
 	body, object, err := b.Objects.Get(t.Context(), record.TestKey("uid-1", "dev"))
 	require.NoError(t, err)
 	require.Equal(t, "application/json", object.ContentType)
-	var d document
+	var d record.TestResult
 	require.NoError(t, json.NewDecoder(body).Decode(&d))
 	require.NoError(t, body.Close())
 	return d
