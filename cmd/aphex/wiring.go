@@ -8,6 +8,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 
+	"github.com/aphex-pipeline/aphex/internal/artifacts"
 	"github.com/aphex-pipeline/aphex/internal/assembly"
 	"github.com/aphex-pipeline/aphex/internal/awsauth"
 	"github.com/aphex-pipeline/aphex/internal/cloudwatch"
@@ -66,7 +67,9 @@ func (p parts) stages() task.Registry {
 	files := workspace.New(workspace.Config{
 		Private: filepath.Join(p.privateDir, "workspace"), Worker: p.worker, Store: p.store, Git: p.git,
 	})
+	verifier := artifacts.NewVerifier(p.worker, files, record.New(p.store))
 	deployConfig := deploy.Config{
+		Artifacts: verifier,
 		Workspace: files, Store: p.store, Base: p.identity.base, Private: filepath.Join(p.privateDir, "assemblies"),
 		Synth: synthesizer{synth.New(synth.Config{Worker: p.worker, Private: filepath.Join(p.privateDir, "assemblies"), Lookups: p.identity.lookups})},
 	}
@@ -78,10 +81,10 @@ func (p parts) stages() task.Registry {
 	}
 	stages := task.Registry{
 		task.StageBuild: build.New(build.Config{
-			Workspace: files, Worker: p.worker, Trees: p.worker, Store: p.store, Credentials: p.identity.own,
+			Workspace: files, Worker: p.worker, Trees: p.worker, Store: p.store, Credentials: p.identity.own, WorkerRoot: p.workerRoot,
 		}),
 		task.StageTest: test.New(test.Config{
-			Workspace: files, Worker: p.worker, Trees: p.worker, Store: p.store,
+			Workspace: files, Worker: p.worker, Trees: p.worker, Store: p.store, Artifacts: verifier,
 			Credentials: p.identity.target, WorkerRoot: p.workerRoot, Redact: p.identity.redactor.String,
 		}),
 		task.StageFinish: finish.New(p.records, nil, nil),

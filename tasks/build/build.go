@@ -8,6 +8,7 @@ import (
 	"maps"
 	"time"
 
+	"github.com/aphex-pipeline/aphex/internal/artifacts"
 	"github.com/aphex-pipeline/aphex/internal/pipeline"
 	"github.com/aphex-pipeline/aphex/internal/record"
 	"github.com/aphex-pipeline/aphex/internal/store"
@@ -61,6 +62,9 @@ type Config struct {
 	Trees       trees
 	Store       bucket
 	Credentials Credentials
+	// WorkerRoot is the worker's root folder as its commands see it:
+	// "/workspace".
+	WorkerRoot string
 }
 
 // Stage is the build stage.
@@ -142,7 +146,10 @@ func (s *Stage) takeOver(ctx context.Context, req task.Request, env task.Env) (t
 }
 
 func (s *Stage) build(ctx context.Context, req task.Request, build pipeline.Build, env task.Env) error {
-	vars := map[string]string{"APHEX_PIPELINE": req.Pipeline, "APHEX_COMMIT": req.Commit, "APHEX_BRANCH": req.Branch, "APHEX_RUN": req.Run.Name}
+	vars := map[string]string{
+		"APHEX_PIPELINE": req.Pipeline, "APHEX_COMMIT": req.Commit, "APHEX_BRANCH": req.Branch, "APHEX_RUN": req.Run.Name,
+		artifacts.Variable: artifacts.Folder(s.cfg.WorkerRoot, build.Artifacts),
+	}
 	maps.Copy(vars, build.Env)
 	if build.Credentials {
 		creds, err := s.cfg.Credentials(ctx, req)

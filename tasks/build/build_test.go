@@ -71,7 +71,7 @@ environments:
 
 func (b *bench) run(ctx context.Context) (task.Result, error) {
 	stage := build.New(build.Config{
-		Workspace: b.Workspace, Worker: b.Worker, Trees: b.Worker, Store: b.Objects,
+		Workspace: b.Workspace, Worker: b.Worker, Trees: b.Worker, Store: b.Objects, WorkerRoot: b.Root,
 		Credentials: func(context.Context, task.Request) (map[string]string, error) {
 			b.asked++
 			return map[string]string{"AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE", "AWS_SECRET_ACCESS_KEY": secretKey}, nil
@@ -327,6 +327,7 @@ func TestRun_EnvironmentOfCommands(t *testing.T) {
 		for name, want := range map[string]string{
 			"NODE_ENV": "production", "GREETING": "two words", "JAVA_HOME": "/opt/java", "APHEX_PIPELINE": "shop",
 			"APHEX_COMMIT": b.request.Commit, "APHEX_BRANCH": "main", "APHEX_RUN": "shop-1", "HOME": b.Path(worker.HomeDir),
+			"APHEX_ARTIFACTS": b.Path(worker.SourceDir, "artifacts"),
 		} {
 			require.Equal(t, want, got[name], name)
 		}

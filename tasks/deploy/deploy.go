@@ -57,6 +57,8 @@ type SynthRequest struct {
 	App string
 	// Stacks are the configured names of the stacks that will be deployed.
 	Stacks []string
+	// Artifacts is the configured folder of the build's artifacts.
+	Artifacts string
 	// ID is unique per execution and app.
 	ID string
 }
@@ -83,6 +85,11 @@ type Successors interface {
 	Successor(ctx context.Context, run handover.Run) (name string, err error)
 }
 
+// verifier makes sure that the artifacts are the published ones.
+type verifier interface {
+	Verify(ctx context.Context, uid, folder string, out io.Writer) error
+}
+
 // Config is what the stage is made of. Workspace, Synth, Store, Private and
 // Base are required.
 type Config struct {
@@ -99,6 +106,8 @@ type Config struct {
 	Successors Successors
 	// Base returns the process's own AWS identity, see awsauth.Base.
 	Base func(ctx context.Context) (aws.Config, error)
+	// Artifacts verifies the build's artifacts; nil for nobody.
+	Artifacts verifier
 	// Events keeps what CloudFormation says about each stack; nil for nobody.
 	Events EventRecorder
 	// Deployed is told of all stacks of the environment whose deployment has
@@ -152,7 +161,7 @@ func (s *Stage) Run(ctx context.Context, req task.Request, env task.Env) (task.R
 	if !ok {
 		return passedOver(fault.TopologyChanged, "%s: commit %.12s no longer has this environment, it was passed over", req.Environment, req.Commit), nil
 	}
-	d := &deployment{stage: s, req: req, env: env, target: target, began: s.now()}
+	d := &deployment{stage: s, req: req, env: env, target: target, artifacts: cfg.Build.Artifacts, began: s.now()}
 	superseded, err := d.checkRevision(ctx)
 	if err != nil {
 		return task.Result{}, err
@@ -185,7 +194,9 @@ type deployment struct {
 	req    task.Request
 	env    task.Env
 	target pipeline.Environment
-	began  time.Time
+	// artifacts is the configured folder.
+	artifacts string
+	began     time.Time
 
 	previous revision.State
 	entered  bool
@@ -245,6 +256,11 @@ func (d *deployment) enter(ctx context.Context, phase string) error {
 func (d *deployment) run(ctx context.Context) (task.Result, error) {
 	if err := d.stage.cfg.Workspace.Reset(ctx, record.SnapshotKey(d.req.BuiltBy()), d.env.Output); err != nil {
 		return task.Result{}, err
+	}
+	if d.stage.cfg.Artifacts != nil {
+		if err := d.stage.cfg.Artifacts.Verify(ctx, d.req.BuiltBy(), d.artifacts, d.env.Output); err != nil {
+			return task.Result{}, err
+		}
 	}
 	groups, err := d.groups(ctx)
 	if err != nil {

@@ -118,6 +118,27 @@ func TestRun_PassedOverAsksNobody(t *testing.T) {
 	require.Equal(t, string(fault.TopologyChanged), got.Reason)
 }
 
+// unlike is a verifier that finds other artifacts than were published.
+type unlike struct{ uid, folder string }
+
+func (u *unlike) Verify(_ context.Context, uid, folder string, _ io.Writer) error {
+	u.uid, u.folder = uid, folder
+	return fault.Newf(fault.System, fault.SnapshotInvalid, "verify the artifacts", "", "they differ")
+}
+
+func TestRun_OtherArtifactsThanPublishedAreNotDeployed(t *testing.T) {
+	t.Parallel()
+	config := "version: \"1.0\"\nbuild:\n  artifacts: dist\n  commands: [\"true\"]\nenvironments:\n- name: dev\n  region: eu-west-1\n  account: \"111111111111\"\n  stacks:\n  - {name: a, path: a}\n"
+	verifier := &unlike{}
+	s := New(Config{Workspace: still{config: config}, Synth: apps{}, Artifacts: verifier, Base: func(context.Context) (aws.Config, error) {
+		return aws.Config{}, errors.New("nobody may ask for credentials")
+	}})
+	req := task.Request{Run: task.Run{UID: "u2"}, Predecessor: "u1", Environment: "dev", Commit: strings.Repeat("b", 40), ConfigPath: "aphex-config.yaml"}
+	_, err := s.Run(t.Context(), req, task.Env{Output: io.Discard, Logger: slog.New(slog.DiscardHandler), Progress: func(string) {}})
+	require.ErrorIs(t, err, &fault.Fault{Reason: fault.SnapshotInvalid})
+	require.Equal(t, unlike{uid: "u1", folder: "dist"}, *verifier, "the build of a successor is its predecessor's")
+}
+
 // handed answers which successor a run has.
 type handed struct {
 	name string

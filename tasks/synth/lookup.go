@@ -105,13 +105,9 @@ func (s *synthesis) commandLine(ctx context.Context) (string, error) {
 // runCommandLine runs `cdk synth` for the stacks. The command line runs the
 // app as often as it takes.
 func (s *synthesis) runCommandLine(ctx context.Context, source, program string, credentials map[string]string, selected []*assembly.Stack) error {
-	info, err := s.worker.Ping(ctx)
-	if err != nil {
-		return err
-	}
 	limited, stop := context.WithTimeoutCause(ctx, s.config.Timeout, errTimeout)
 	defer stop()
-	argv := []string{program, "--no-notices", "--no-color", "synth", "--quiet", "--output", path.Join(info.Root, s.scratch, "lookup")}
+	argv := []string{program, "--no-notices", "--no-color", "synth", "--quiet", "--output", path.Join(s.root, s.scratch, "lookup")}
 	for _, key := range slices.Sorted(maps.Keys(s.request.Environment.Context)) {
 		if text := fmt.Sprint(s.request.Environment.Context[key]); isPlain(s.request.Environment.Context[key]) {
 			argv = append(argv, "--context", key+"="+text)

@@ -32,17 +32,13 @@ func (s *synthesis) produce(ctx context.Context, dir string, selected []*assembl
 	if len(wanted) == 0 {
 		return nil
 	}
-	info, err := s.worker.Ping(ctx)
-	if err != nil {
-		return fmt.Errorf("%s: %w", s.request.op(), err)
-	}
 	if err := s.writeScratch(ctx, nil); err != nil {
 		return fmt.Errorf("%s: %w", s.request.op(), err)
 	}
 	limited, stop := context.WithTimeoutCause(ctx, s.config.Timeout, errTimeout)
 	defer stop()
 	for name, f := range wanted {
-		target := path.Join(info.Root, s.scratch, path.Base(name))
+		target := path.Join(s.root, s.scratch, path.Base(name))
 		argv := append([]string{"sh", "-c", copyOutput, target}, f.Executable...)
 		exit, err := s.worker.Exec(limited, worker.Command{Argv: argv, Dir: path.Join(worker.SourceDir, s.request.App), Env: s.baseEnv(), Grace: s.config.Grace}, s.out)
 		switch {

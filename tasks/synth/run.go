@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/aphex-pipeline/aphex/internal/artifacts"
 	"github.com/aphex-pipeline/aphex/internal/fault"
 	"github.com/aphex-pipeline/aphex/internal/worker"
 )
@@ -40,6 +41,7 @@ type synthesis struct {
 	worker  Worker
 	request Request
 	out     io.Writer
+	root    string // the worker's root folder as its programs see it
 	scratch string // folder of the worker's tree that is ours alone
 	project *project
 	// lookedUp says why context is still missing after a look-up; it ends a
@@ -142,19 +144,19 @@ func quote(text string) string { return "'" + strings.ReplaceAll(text, "'", `'\'
 // credentials in it.
 func (s *synthesis) baseEnv() map[string]string {
 	environment := s.request.Environment
-	return map[string]string{
+	env := map[string]string{
 		"AWS_REGION":        environment.Region,
 		"AWS_ACCOUNT":       environment.Account,
 		"APHEX_ENVIRONMENT": environment.Name,
 	}
+	if s.request.Artifacts != "" {
+		env[artifacts.Variable] = artifacts.Folder(s.root, s.request.Artifacts)
+	}
+	return env
 }
 
 // appEnv is the library's side of the protocol: see the CLI's execProgram.
 func (s *synthesis) appEnv(ctx context.Context, output string) (map[string]string, error) {
-	info, err := s.worker.Ping(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", s.request.op(), err)
-	}
 	small, overflow, err := splitContext(s.project.context)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", s.request.op(), err)
@@ -167,7 +169,7 @@ func (s *synthesis) appEnv(ctx context.Context, output string) (map[string]strin
 	if err := s.writeScratch(ctx, overflow); err != nil {
 		return nil, fmt.Errorf("%s: %w", s.request.op(), err)
 	}
-	absolute := path.Join(info.Root, output)
+	absolute := path.Join(s.root, output)
 	env := s.baseEnv()
 	maps.Copy(env, map[string]string{
 		"CDK_OUTDIR":             absolute,
@@ -181,7 +183,7 @@ func (s *synthesis) appEnv(ctx context.Context, output string) (map[string]strin
 		"PYTHONIOENCODING":       "utf-8",
 	})
 	if overflow != nil {
-		env[overflowVariable] = path.Join(info.Root, s.scratch, overflowFile)
+		env[overflowVariable] = path.Join(s.root, s.scratch, overflowFile)
 	}
 	if s.project.context["@aws-cdk/core:validateAgainstDefaultRules"] != true {
 		// The library's lint only warns then, takes most of the time and the

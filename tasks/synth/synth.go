@@ -87,6 +87,9 @@ type Request struct {
 	// annotations and failed validations of other stacks do not matter. Empty
 	// means all.
 	Stacks []string
+	// Artifacts is the folder of the build's artifacts relative to the source
+	// root. Programs of the app are told where it is.
+	Artifacts string
 	// ID is unique per execution and app. An assembly of the same ID is
 	// replaced.
 	ID string
@@ -116,7 +119,11 @@ func (s *Synthesizer) Synth(ctx context.Context, req Request, out io.Writer) (di
 	if _, err := fmt.Fprintf(out, "%s (account %s, region %s)\n", req.op(), environment.Account, environment.Region); err != nil {
 		return "", err
 	}
-	run := &synthesis{config: s.config, worker: s.config.Worker, request: req, out: out, scratch: path.Join(worker.OutDir, "synth-"+digest(req.ID))}
+	info, err := s.config.Worker.Ping(ctx)
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", req.op(), err)
+	}
+	run := &synthesis{root: info.Root, config: s.config, worker: s.config.Worker, request: req, out: out, scratch: path.Join(worker.OutDir, "synth-"+digest(req.ID))}
 	if err := run.readProject(ctx); err != nil {
 		return "", err
 	}

@@ -131,6 +131,7 @@ func TestSynth_Environment(t *testing.T) {
 	dir, log, err := w.run(t, "environment", func(r *synth.Request) {
 		r.Environment.Context = map[string]any{"both": map[string]any{"d": "environment"}, "order": "environment", "flag": true}
 		r.Environment.RequiredContext = []string{"order", "only-saved"}
+		r.Artifacts = "artifacts/"
 	})
 	require.NoError(t, err, log)
 	require.Contains(t, log, "warning: staging: false in cdk.json is ignored")
@@ -147,7 +148,7 @@ func TestSynth_Environment(t *testing.T) {
 		"@aws-cdk/core:failSynthOnValidationErrors": false,
 	}, context)
 	for name, value := range map[string]string{
-		"AWS_REGION": "eu-west-1", "AWS_ACCOUNT": "111111111111", "APHEX_ENVIRONMENT": "dev",
+		"AWS_REGION": "eu-west-1", "AWS_ACCOUNT": "111111111111", "APHEX_ENVIRONMENT": "dev", "APHEX_ARTIFACTS": filepath.Join(w.root, worker.SourceDir, "artifacts"),
 		"CDK_DEFAULT_ACCOUNT": "111111111111", "CDK_DEFAULT_REGION": "eu-west-1", "CDK_CLI_ASM_VERSION": "55.0.0", "CDK_CLI_VERSION": "2.1148.1",
 		"CDK_VALIDATION": "false", "PYTHONIOENCODING": "utf-8", "CDK_ERROR_FILE": env["CDK_OUTDIR"] + "/error.txt",
 		"CDK_PERF_COUNTERS_FILE": env["CDK_OUTDIR"] + "/performance-counters.json",

@@ -12,6 +12,7 @@ import (
 	"path"
 	"time"
 
+	"github.com/aphex-pipeline/aphex/internal/artifacts"
 	"github.com/aphex-pipeline/aphex/internal/pipeline"
 	"github.com/aphex-pipeline/aphex/internal/record"
 	"github.com/aphex-pipeline/aphex/internal/store"
@@ -40,6 +41,11 @@ type trees interface {
 	WriteTree(ctx context.Context, dir string, tree io.Reader, opts worker.WriteOptions) error
 }
 
+// verifier makes sure that the artifacts are the published ones.
+type verifier interface {
+	Verify(ctx context.Context, uid, folder string, out io.Writer) error
+}
+
 type executor interface {
 	Exec(ctx context.Context, cmd worker.Command, output io.Writer) (worker.Exit, error)
 }
@@ -59,6 +65,7 @@ type Config struct {
 	Worker      executor
 	Trees       trees
 	Store       bucket
+	Artifacts   verifier
 	Credentials Credentials
 	// WorkerRoot is the worker's root folder as its commands see it:
 	// "/workspace".
@@ -103,14 +110,18 @@ func (s *Stage) Run(ctx context.Context, req task.Request, env task.Env) (task.R
 	if err := s.cfg.Workspace.Reset(ctx, record.SnapshotKey(req.BuiltBy()), env.Output); err != nil {
 		return task.Result{}, err
 	}
-	return s.test(ctx, req, env, target)
+	if err := s.cfg.Artifacts.Verify(ctx, req.BuiltBy(), cfg.Build.Artifacts, env.Output); err != nil {
+		return task.Result{}, err
+	}
+	return s.test(ctx, req, env, target, artifacts.Folder(s.cfg.WorkerRoot, cfg.Build.Artifacts))
 }
 
-func (s *Stage) test(ctx context.Context, req task.Request, env task.Env, target pipeline.Environment) (task.Result, error) {
+func (s *Stage) test(ctx context.Context, req task.Request, env task.Env, target pipeline.Environment, folder string) (task.Result, error) {
 	vars, err := s.variables(ctx, req, target)
 	if err != nil {
 		return task.Result{}, err
 	}
+	vars[artifacts.Variable] = folder
 	found, err := s.look(ctx, target.Tests.Reports)
 	if err != nil {
 		return task.Result{}, err

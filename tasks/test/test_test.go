@@ -3,6 +3,8 @@ package test_test
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,6 +17,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/aphex-pipeline/aphex/internal/artifacts"
 	"github.com/aphex-pipeline/aphex/internal/fault"
 	"github.com/aphex-pipeline/aphex/internal/pipeline"
 	"github.com/aphex-pipeline/aphex/internal/record"
@@ -113,7 +116,8 @@ func (b *bench) run(ctx context.Context) (task.Result, error) {
 	}
 	stage := test.New(test.Config{
 		Workspace: b.Workspace, Worker: b.Worker, Trees: trees, Store: b.Objects, WorkerRoot: b.Root,
-		Redact: redact.New(secretKey).String,
+		Redact:    redact.New(secretKey).String,
+		Artifacts: artifacts.NewVerifier(b.Worker, b.Workspace, record.New(b.Objects)),
 		Credentials: func(_ context.Context, _ task.Request, target pipeline.Environment) (map[string]string, error) {
 			if b.credentials == nil {
 				return nil, fault.Newf(fault.User, fault.RoleDenied, "assume the role of "+target.Name, "", "access denied")
@@ -173,7 +177,7 @@ func TestRun_PassingTestsSeeOutputsAndCredentials(t *testing.T) {
 		"APHEX_OUTPUT_SHOP_API_URL": "https://api.example.com/?a=1&b=<2>", "APHEX_OUTPUT_SHOP_API_TABLEARN": "arn:aws:dynamodb:eu-west-1:111111111111:table/t",
 		"AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE", "AWS_SECRET_ACCESS_KEY": secretKey, "AWS_SESSION_TOKEN": "token",
 		"AWS_REGION": "eu-west-1", "AWS_DEFAULT_REGION": "eu-west-1", "AWS_ACCOUNT": "111111111111",
-		"APHEX_ENVIRONMENT": "dev", "APHEX_PIPELINE": "shop", "APHEX_COMMIT": b.request.Commit,
+		"APHEX_ENVIRONMENT": "dev", "APHEX_PIPELINE": "shop", "APHEX_COMMIT": b.request.Commit, "APHEX_ARTIFACTS": b.Path(worker.SourceDir, "artifacts"),
 	} {
 		require.Equal(t, want, vars[name], name)
 	}
@@ -188,6 +192,31 @@ func TestRun_PassingTestsSeeOutputsAndCredentials(t *testing.T) {
 		require.Zero(t, command.ExitCode)
 		require.Positive(t, command.Seconds)
 	}
+}
+
+func TestRun_TestsSeeThePublishedArtifactsOrNothing(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, tests(`cp "$APHEX_ARTIFACTS/app" $HOME/seen`))
+	sum := sha256.Sum256([]byte("app\n"))
+	records, list := record.New(b.Objects), []record.Artifact{{Path: "app", Checksum: "sha256:" + hex.EncodeToString(sum[:])}}
+	b.shell(t, "mkdir artifacts; echo app > artifacts/app")
+	require.NoError(t, records.PutArtifacts(t.Context(), "uid-1", b.request.Commit, time.Now(), list))
+	_, err := b.Workspace.Snapshot(t.Context(), record.SnapshotKey("uid-1"), workspace.Selection{}, io.Discard)
+	require.NoError(t, err)
+	b.shell(t, "echo other > artifacts/app") // the stage before left it so
+	_, err = b.run(t.Context())
+	require.NoError(t, err, b.log.String())
+	require.Contains(t, b.log.String(), "artifacts: 1 verified in ")
+	seen, err := os.ReadFile(b.Path(worker.HomeDir, "seen"))
+	require.NoError(t, err)
+	require.Equal(t, "app\n", string(seen))
+
+	list[0].Checksum = "sha256:" + strings.Repeat("0", 64)
+	require.NoError(t, records.PutArtifacts(t.Context(), "uid-1", b.request.Commit, time.Now(), list))
+	require.NoError(t, os.Remove(b.Path(worker.HomeDir, "seen")))
+	_, err = b.run(t.Context())
+	require.ErrorIs(t, err, &fault.Fault{Reason: fault.SnapshotInvalid})
+	require.NoFileExists(t, b.Path(worker.HomeDir, "seen"), "no command has run")
 }
 
 func TestRun_TestsSeeExactlyCommitAndSnapshot(t *testing.T) {
