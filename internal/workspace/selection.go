@@ -183,15 +183,34 @@ func Fits(pattern, name string) bool {
 	return false
 }
 
+// fitsParts takes as few names as possible for each **. If that does not work
+// out, only the last ** need take more: what stands before it has been found as
+// early as can be.
 func fitsParts(parts, names []string) bool {
-	switch {
-	case len(parts) == 0:
-		return len(names) == 0
-	case parts[0] == "**":
-		return fitsParts(parts[1:], names) || (len(names) > 0 && fitsParts(parts, names[1:]))
-	case len(names) == 0:
-		return false
+	part, name := 0, 0
+	after, taken := -1, 0 // the part after the last **, and the names up to it
+	for name < len(names) {
+		switch {
+		case part < len(parts) && parts[part] == "**":
+			part++
+			after, taken = part, name
+		case part < len(parts) && fitsName(parts[part], names[name]):
+			part++
+			name++
+		case after >= 0:
+			taken++
+			part, name = after, taken
+		default:
+			return false
+		}
 	}
-	ok, err := path.Match(parts[0], names[0])
-	return err == nil && ok && fitsParts(parts[1:], names[1:])
+	for part < len(parts) && parts[part] == "**" {
+		part++
+	}
+	return part == len(parts)
+}
+
+func fitsName(part, name string) bool {
+	ok, err := path.Match(part, name)
+	return err == nil && ok
 }

@@ -10,9 +10,11 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
 
 	"github.com/aphex-pipeline/aphex/internal/store"
 	"github.com/aphex-pipeline/aphex/internal/workspace"
@@ -117,4 +119,34 @@ func TestFits(t *testing.T) {
 			require.False(t, workspace.Fits(pattern, name), "%s does not fit %s", pattern, name)
 		}
 	}
+}
+
+// fitsSlowly says by trying everything whether parts fit all of names.
+func fitsSlowly(parts, names []string) bool {
+	switch {
+	case len(parts) == 0:
+		return len(names) == 0
+	case parts[0] == "**":
+		return fitsSlowly(parts[1:], names) || len(names) > 0 && fitsSlowly(parts, names[1:])
+	case len(names) == 0:
+		return false
+	}
+	return (parts[0] == "*" || parts[0] == names[0]) && fitsSlowly(parts[1:], names[1:])
+}
+
+func TestFits_TriesNoMoreThanItMust(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		parts := rapid.SliceOfN(rapid.SampledFrom([]string{"**", "*", "a", "b"}), 1, 7).Draw(t, "parts")
+		names := rapid.SliceOfN(rapid.SampledFrom([]string{"a", "b", "c"}), 1, 7).Draw(t, "names")
+		want := false
+		for n := range names {
+			want = want || fitsSlowly(parts, names[:n+1])
+		}
+		pattern := "/" + strings.Join(parts, "/")
+		require.Equal(t, want, workspace.Fits(pattern, strings.Join(names, "/")), pattern)
+	})
+	began := time.Now()
+	require.False(t, workspace.Fits(strings.Repeat("**/a/", 100)+"b", strings.Repeat("a/", 250)+"c"))
+	require.Less(t, time.Since(began), 20*time.Second)
 }
