@@ -59,6 +59,7 @@ func FuzzBucket(f *testing.F) {
 	f.Add("build/20261124T060000Z-0/0001-000000000000.log\nbuild/20261124T060000Z-0/0001-000000000003.log\nbuild/20261124T060000Z-0/0002-000000000000.log", "one", "", run, stage, events)
 	f.Add("deploy-env-dev/x/0001-9223372036854775807.log\ndeploy-env-dev/x/-1--9223372036854775808.log\n/\n//", "abc", "build/20261124T060000Z-0", run, `{"started_at":"x"}`, "{")
 	f.Add("a/b/0001-000000000002.log\na/b/0001-000000000000.log\na/b/0001-1.log", "abc", "a/b", "null", "null", "[]")
+	f.Add("", "", "", run, `{"status":"failed","tests":{"total":30,"failed":30,"failed_tests":[`+strings.Repeat(`{"name":"t"},`, 29)+`{"name":"t"}]}}`, events)
 	f.Add("a/b/99999999999999999999-1.log", "", "", `{"status":7}`, "", strings.Repeat("[", 20_000))
 	f.Fuzz(func(t *testing.T, parts, content, complete, run, stage, events string) {
 		bounded.Here(t)
@@ -68,6 +69,7 @@ func FuzzBucket(f *testing.F) {
 		}
 		bucket := memory{
 			record.RunKey("u"): run, record.StageKey("u", "build", ""): stage, record.EventsKey("u", "dev", "shop"): events,
+			record.TestKey("u", "dev"):          stage,
 			"index/runs/20261124T060000.000Z_u": "", "index/runs/" + complete: "",
 		}
 		for n, name := range strings.Split(parts, "\n") {
@@ -112,6 +114,9 @@ func checkRecords(t *testing.T, r *record.Recorder) {
 	if err == nil && listErr == nil {
 		require.NotEmpty(t, all)
 	}
+	tested, testsErr := r.WithTests(t.Context(), "u", record.Stage{Stage: "test", Environment: "dev"})
+	require.True(t, testsErr == nil || known(testsErr), "%v", testsErr)
+	require.True(t, tested.Tests == nil || len(tested.Tests.FailedTests) <= record.MaxFailedTests)
 	stages, stagesErr := r.Stages(t.Context(), "u")
 	require.True(t, stagesErr == nil && len(stages) == 1 || known(stagesErr), "%v", stagesErr)
 	found, eventsErr := r.Events(t.Context(), "u", "shop")
