@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -15,7 +14,6 @@ import (
 	"github.com/aphex-pipeline/aphex/internal/fault"
 	"github.com/aphex-pipeline/aphex/internal/kube"
 	"github.com/aphex-pipeline/aphex/internal/stagelog"
-	"github.com/aphex-pipeline/aphex/internal/store"
 )
 
 // logsPoll is how often -f looks for more. The plugin uploads every three
@@ -68,7 +66,7 @@ type runLogs struct {
 func (f *logsFlags) source(ctx context.Context, name string) (*runLogs, error) {
 	if f.dir != "" {
 		over := func(context.Context) (bool, error) { return true, nil }
-		return &runLogs{store: store.NewDir(filepath.Join(f.dir, name, "bucket")), name: name, uid: name, over: over}, nil
+		return &runLogs{store: localBucket(f.dir, name), name: name, uid: name, over: over}, nil
 	}
 	client, err := f.cluster()
 	if err != nil {

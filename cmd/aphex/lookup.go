@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -22,10 +24,16 @@ type lookupFlags struct {
 
 // register adds the flags. of is what the namespace is that of.
 func (f *lookupFlags) register(flags *pflag.FlagSet, of, pipelineUsage string) {
+	f.registerFrom(flags, of, pipelineUsage, "dir")
+}
+
+// registerFrom adds the flags, with another name for the one that replaces the
+// bucket.
+func (f *lookupFlags) registerFrom(flags *pflag.FlagSet, of, pipelineUsage, dir string) {
 	flags.StringVarP(&f.namespace, "namespace", "n", "", "namespace of the "+of+" (default: that of the kubeconfig's context)")
 	flags.StringVar(&f.kubeconfig, "kubeconfig", "", "path of the kubeconfig (default: KUBECONFIG, then ~/.kube/config)")
 	flags.StringVar(&f.pipeline, "pipeline", "", pipelineUsage)
-	flags.StringVar(&f.dir, "dir", "", "folder of `aphex task` instead of a cluster and a bucket")
+	flags.StringVar(&f.dir, dir, "", "folder of `aphex task` instead of a cluster and a bucket")
 }
 
 // runAndAtMostOne checks the arguments RUN [WHAT].
@@ -58,6 +66,44 @@ func (f *lookupFlags) bucketOf(ctx context.Context, client *kube.Client, name st
 	}
 	bucket, err := f.bucket(ctx, client, pipelineName)
 	return bucket, uid, err
+}
+
+// runBucket is the bucket of a run.
+type runBucket struct {
+	objects
+
+	uid string
+}
+
+// open opens the bucket of a run, in the cluster or of `aphex task`.
+func (f *lookupFlags) open(ctx context.Context, name string) (runBucket, error) {
+	if f.dir != "" {
+		return runBucket{localBucket(f.dir, name), name}, nil
+	}
+	client, err := f.cluster()
+	if err != nil {
+		return runBucket{}, err
+	}
+	bucket, uid, err := f.bucketOf(ctx, client, name)
+	return runBucket{bucket, uid}, err
+}
+
+// localBucket is what stands for the bucket of a run of `aphex task`.
+func localBucket(dir, run string) *store.Dir { return store.NewDir(filepath.Join(dir, run, "bucket")) }
+
+// localBuckets are those of all runs of `aphex task`.
+func (f *lookupFlags) localBuckets() ([]objects, error) {
+	folders, err := os.ReadDir(f.dir)
+	if err != nil {
+		return nil, fault.Wrap(fault.User, fault.RunUnknown, "list the runs in "+f.dir, "Give the folder that `aphex task --dir` was given", err)
+	}
+	var buckets []objects
+	for _, folder := range folders {
+		if folder.IsDir() {
+			buckets = append(buckets, localBucket(f.dir, folder.Name()))
+		}
+	}
+	return buckets, nil
 }
 
 // find returns the UID and the pipeline of a run.

@@ -106,7 +106,7 @@ func newRoot() *cobra.Command {
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(newVersion(), newValidate(), newGenerate(), newWorker(), newInstall(), newPlugin(), newTask(), newLogs(), newRuns(), newRun(), newEvents(), newReconcile())
+	root.AddCommand(newVersion(), newValidate(), newGenerate(), newWorker(), newInstall(), newPlugin(), newTask(), newLogs(), newRuns(), newRun(), newEvents(), newArtifacts(), newReconcile())
 	return root
 }
 

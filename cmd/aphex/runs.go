@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 	"time"
 
@@ -205,18 +203,11 @@ func unrecorded(name string, err error) error {
 
 // records opens the records among which a run's are, and returns its UID.
 func (f *recordFlags) records(ctx context.Context, name string) (*record.Recorder, string, error) {
-	if f.dir != "" {
-		return record.New(store.NewDir(filepath.Join(f.dir, name, "bucket"))), name, nil
-	}
-	client, err := f.cluster()
+	bucket, err := f.open(ctx, name)
 	if err != nil {
 		return nil, "", err
 	}
-	bucket, uid, err := f.bucketOf(ctx, client, name)
-	if err != nil {
-		return nil, "", err
-	}
-	return record.New(bucket), uid, nil
+	return record.New(bucket), bucket.uid, nil
 }
 
 func (f *recordFlags) runs(ctx context.Context) ([]record.Run, error) {
@@ -236,16 +227,13 @@ func (f *recordFlags) runs(ctx context.Context) ([]record.Run, error) {
 
 // localRuns are those of `aphex task`, each of which has a bucket of its own.
 func (f *recordFlags) localRuns(ctx context.Context) ([]record.Run, error) {
-	folders, err := os.ReadDir(f.dir)
+	buckets, err := f.localBuckets()
 	if err != nil {
-		return nil, fault.Wrap(fault.User, fault.RunUnknown, "list the runs in "+f.dir, "Give the folder that `aphex task --dir` was given", err)
+		return nil, err
 	}
 	runs := []record.Run{}
-	for _, folder := range folders {
-		if !folder.IsDir() {
-			continue
-		}
-		found, err := record.New(store.NewDir(filepath.Join(f.dir, folder.Name(), "bucket"))).Runs(ctx, f.limit)
+	for _, bucket := range buckets {
+		found, err := record.New(bucket).Runs(ctx, f.limit)
 		if err != nil {
 			return nil, err
 		}

@@ -9,9 +9,13 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/aphex-pipeline/aphex/internal/bytesize"
 	"github.com/aphex-pipeline/aphex/internal/junit"
 	"github.com/aphex-pipeline/aphex/internal/record"
 )
+
+// shownChecksum is how much of a checksum a table shows: sha256: and 12 digits.
+const shownChecksum = 19
 
 // shownMessage is how much of a message a table shows; JSON has all of it.
 const shownMessage = 100
@@ -71,8 +75,11 @@ func writeRun(w io.Writer, r record.Run, now time.Time) error {
 		{"Status", status},
 		{"Triggered", r.TriggeredAt.UTC().Format(time.DateTime)},
 		{"Duration", took(r.TriggeredAt, r.CompletedAt, now)},
-		{""},
 	}
+	if r.Artifacts != nil {
+		head = append(head, []string{"Artifacts", fmt.Sprintf("%d, %s", r.Artifacts.Count, bytesize.Format(r.Artifacts.SizeBytes))})
+	}
+	head = append(head, []string{""})
 	if err := table(w, head...); err != nil {
 		return err
 	}
@@ -147,6 +154,21 @@ func writeEvents(w io.Writer, all []record.Events) error {
 		}
 	}
 	return nil
+}
+
+func writeArtifacts(w io.Writer, artifacts []record.Artifact) error {
+	rows := [][]string{{"PATH", "TYPE", "SIZE", "CHECKSUM", "STORED", "RUN", "NOTE"}}
+	for _, a := range artifacts {
+		note := ""
+		if a.DiffersFrom != "" {
+			note = "unlike the first build's"
+		}
+		rows = append(rows, []string{
+			a.Path, string(a.ArtifactType), bytesize.Format(a.SizeBytes), a.Checksum[:min(len(a.Checksum), shownChecksum)],
+			a.Timestamp.UTC().Format(time.DateTime), or(a.WorkflowName), or(note),
+		})
+	}
+	return table(w, rows...)
 }
 
 func joined(names []string) string { return strings.Join(names, ", ") }

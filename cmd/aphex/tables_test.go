@@ -66,6 +66,27 @@ test-prod  1       3       0        smoke t [1m1  expected 200, got 503
 	require.NotContains(t, out.String(), "TESTS")
 }
 
+func TestTables_Artifacts(t *testing.T) {
+	t.Parallel()
+	var out strings.Builder
+	checksum := record.Checksum(strings.Repeat("ab", 32))
+	require.NoError(t, writeArtifacts(&out, []record.Artifact{
+		{Path: "site/index.html", ArtifactType: record.Package, SizeBytes: 4404019, Checksum: checksum, Timestamp: at(1), WorkflowName: "shop-1"},
+		{Path: "app\x1b[31m", ArtifactType: record.Binary, Checksum: checksum, Timestamp: at(2), DiffersFrom: "s3://bucket/app"},
+	}))
+	require.Equal(t, `PATH             TYPE     SIZE     CHECKSUM             STORED               RUN     NOTE
+site/index.html  package  4.2 MiB  sha256:abababababab  2026-11-24 06:01:00  shop-1  -
+app [31m         binary   0 B      sha256:abababababab  2026-11-24 06:02:00  -       unlike the first build's
+`, out.String())
+
+	out.Reset()
+	require.NoError(t, writeRun(&out, record.Run{Artifacts: &record.ArtifactTotal{Count: 3, SizeBytes: 4404019}}, at(1)))
+	require.Contains(t, out.String(), "Artifacts  3, 4.2 MiB\n")
+	out.Reset()
+	require.NoError(t, writeRun(&out, record.Run{}, at(1)))
+	require.NotContains(t, out.String(), "Artifacts")
+}
+
 func TestTables_Events(t *testing.T) {
 	t.Parallel()
 	var out strings.Builder

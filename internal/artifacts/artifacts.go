@@ -126,7 +126,7 @@ func (c *comparison) all(ctx context.Context, tree io.Reader) error {
 func (c *comparison) one(ctx context.Context, name, sum string) error {
 	artifact, published := c.expected[name]
 	delete(c.expected, name)
-	if artifact.Checksum == "sha256:"+sum {
+	if artifact.Checksum == record.Checksum(sum) {
 		c.equal++
 		return nil
 	}
@@ -145,7 +145,7 @@ func (c *comparison) one(ctx context.Context, name, sum string) error {
 		expected = "published was " + artifact.Checksum
 	}
 	return fault.Newf(fault.System, fault.SnapshotInvalid, "verify the artifacts",
-		"Start a new run of this commit; if that fails too, find out what writes to the folder after the build commands", "%q has sha256:%s, but %s", full, sum, expected)
+		"Start a new run of this commit; if that fails too, find out what writes to the folder after the build commands", "%q has %s, but %s", full, record.Checksum(sum), expected)
 }
 
 // report says what was found in one line.

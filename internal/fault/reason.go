@@ -147,8 +147,9 @@ const (
 	// ArtifactRefused is a file that cannot be published: its name can be no
 	// object's, or there are too many.
 	ArtifactRefused Reason = "ArtifactRefused"
-	// FileExists is a local file that a download would replace.
-	FileExists Reason = "FileExists"
+	// DownloadRefused is a download that would replace a local file, or whose
+	// folder cannot be written to.
+	DownloadRefused Reason = "DownloadRefused"
 	// LogMissing is a log that is not in the bucket.
 	LogMissing Reason = "LogMissing"
 	// StoreFailed is an object that could not be written to or read from the bucket.

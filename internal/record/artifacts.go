@@ -49,6 +49,19 @@ type Artifact struct {
 	DiffersFrom string `json:"differs_from,omitempty"`
 }
 
+// Key is the object key of the artifact.
+func (a *Artifact) Key() string {
+	if a.DiffersFrom == "" {
+		return ArtifactKey(a.CommitSHA, a.Path)
+	}
+	return VariantKey(a.CommitSHA, a.Path, strings.TrimPrefix(a.Checksum, checksumPrefix))
+}
+
+// Checksum is how a record writes a SHA-256 that is given in hexadecimal.
+func Checksum(sha256 string) string { return checksumPrefix + sha256 }
+
+const checksumPrefix = "sha256:"
+
 // ArtifactTotal is how much a build published.
 type ArtifactTotal struct {
 	Count     int   `json:"count"`

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/aphex-pipeline/aphex/internal/archive"
+	"github.com/aphex-pipeline/aphex/internal/bytesize"
 	"github.com/aphex-pipeline/aphex/internal/worker"
 )
 
@@ -52,7 +53,7 @@ func (w *Workspace) materialize(ctx context.Context, out io.Writer) error {
 	if err := w.saveIndex(baseFile, index{Source: w.source, Entries: fromAll(entries, fromCommit)}); err != nil {
 		return err
 	}
-	say(out, "workspace: checked out commit %.12s: %d files, %s in %s", w.source.Commit, stats.Files, size(stats.Bytes), since(start))
+	say(out, "workspace: checked out commit %.12s: %d files, %s in %s", w.source.Commit, stats.Files, bytesize.Format(stats.Bytes), since(start))
 	return nil
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"github.com/klauspost/compress/zstd"
 
+	"github.com/aphex-pipeline/aphex/internal/bytesize"
 	"github.com/aphex-pipeline/aphex/internal/fault"
 	"github.com/aphex-pipeline/aphex/internal/store"
 	"github.com/aphex-pipeline/aphex/internal/worker"
@@ -243,7 +244,7 @@ func (w *Workspace) applySnapshot(ctx context.Context, target index, out io.Writ
 		}
 	}
 	say(out, "workspace: restored the snapshot: %d paths, %s in %s (%s of it reading)",
-		len(restored), size(content), since(start), fetched.Sub(start).Round(time.Millisecond))
+		len(restored), bytesize.Format(content), since(start), fetched.Sub(start).Round(time.Millisecond))
 	return target, nil
 }
 

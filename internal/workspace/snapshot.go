@@ -17,6 +17,7 @@ import (
 
 	"github.com/klauspost/compress/zstd"
 
+	"github.com/aphex-pipeline/aphex/internal/bytesize"
 	"github.com/aphex-pipeline/aphex/internal/fault"
 	"github.com/aphex-pipeline/aphex/internal/store"
 	"github.com/aphex-pipeline/aphex/internal/worker"
@@ -113,7 +114,7 @@ func (w *Workspace) snapshot(ctx context.Context, key string, selection Selectio
 		return store.Object{}, err
 	}
 	say(out, "workspace: saved %d changed and %d removed paths, %s as %s, in %s (%s of it storing)",
-		len(changed), len(deleted), size(content), size(object.Size), since(start), since(packed))
+		len(changed), len(deleted), bytesize.Format(content), bytesize.Format(object.Size), since(start), since(packed))
 	return object, nil
 }
 

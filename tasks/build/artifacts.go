@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"github.com/aphex-pipeline/aphex/internal/awserr"
+	"github.com/aphex-pipeline/aphex/internal/bytesize"
 	"github.com/aphex-pipeline/aphex/internal/fault"
 	"github.com/aphex-pipeline/aphex/internal/record"
 	"github.com/aphex-pipeline/aphex/internal/store"
@@ -207,7 +208,7 @@ func (p *publication) store(ctx context.Context, name string, body *store.Body) 
 	}
 	key, bucket := record.ArtifactKey(p.req.Commit, name), p.stage.cfg.Store
 	artifact := record.Artifact{
-		CommitSHA: p.req.Commit, Path: name, ArtifactType: kind, SizeBytes: body.Size(), Checksum: "sha256:" + body.SHA256(),
+		CommitSHA: p.req.Commit, Path: name, ArtifactType: kind, SizeBytes: body.Size(), Checksum: record.Checksum(body.SHA256()),
 		WorkflowID: p.req.Run.UID, WorkflowName: p.req.Run.Name,
 	}
 	_, there := p.there[key]
@@ -229,7 +230,7 @@ func (p *publication) store(ctx context.Context, name string, body *store.Body) 
 }
 
 func (p *publication) tell(artifact record.Artifact, found bool) error {
-	switch text := fmt.Sprintf("artifact %s (%s)", artifact.Path, size(artifact.SizeBytes)); {
+	switch text := fmt.Sprintf("artifact %s (%s)", artifact.Path, bytesize.Format(artifact.SizeBytes)); {
 	case artifact.DiffersFrom != "":
 		return p.say("%s is not what an earlier build of this commit made, which stays; stored as %s", text, artifact.S3Path)
 	case found:
@@ -308,18 +309,4 @@ func (p *publication) storedAt(ctx context.Context, object store.Object) (time.T
 		return at.UTC(), nil
 	}
 	return object.Modified.UTC().Truncate(time.Second), nil
-}
-
-// size renders a number of bytes for people: "812 B", "4.2 MiB".
-func size(n int64) string {
-	const unit = 1024
-	if n < unit {
-		return fmt.Sprintf("%d B", n)
-	}
-	value, exponent := float64(n)/unit, 0
-	for value >= unit && exponent < 3 {
-		value /= unit
-		exponent++
-	}
-	return fmt.Sprintf("%.1f %ciB", value, "KMGT"[exponent])
 }

@@ -116,6 +116,7 @@ func requireList(t require.TestingT, objects bucket, uid, commit string, files f
 		require.Equal(t, []string{commit, uid, "shop-" + uid}, []string{artifact.CommitSHA, artifact.WorkflowID, artifact.WorkflowName})
 		require.Contains(t, []record.ArtifactType{record.LambdaLayer, record.Binary, record.Package}, artifact.ArtifactType)
 		key := keyOf(t, objects, artifact)
+		require.Equal(t, key, artifact.Key())
 		require.True(t, bytes.Equal(want, content(t, objects, key)), "%s has other bytes", key)
 		tags, err := objects.Tags(context.Background(), key)
 		require.NoError(t, err)
@@ -393,11 +394,4 @@ func TestPublish_MeetsWhatOthersDidToTheBucket(t *testing.T) {
 	_, err = publishes(t.Context(), objects, "u2", commit, 0, files)
 	require.ErrorIs(t, err, &fault.Fault{Reason: fault.StoreFailed})
 	require.ErrorContains(t, err, "is not what its name says")
-}
-
-func TestSize(t *testing.T) {
-	t.Parallel()
-	for n, want := range map[int64]string{0: "0 B", 1023: "1023 B", 1024: "1.0 KiB", 4404019: "4.2 MiB", 5 << 40: "5.0 TiB", 5 << 50: "5120.0 TiB"} {
-		require.Equal(t, want, size(n))
-	}
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/aphex-pipeline/aphex/internal/artifacts"
+	"github.com/aphex-pipeline/aphex/internal/bytesize"
 	"github.com/aphex-pipeline/aphex/internal/pipeline"
 	"github.com/aphex-pipeline/aphex/internal/record"
 	"github.com/aphex-pipeline/aphex/internal/store"
@@ -118,7 +119,7 @@ func (s *Stage) Run(ctx context.Context, req task.Request, env task.Env) (task.R
 	}
 	return task.Result{
 		Message: fmt.Sprintf("%d commands in %s, %s, snapshot of %s", len(cfg.Build.Commands),
-			built.Sub(began).Round(100*time.Millisecond), published, size(snapshot.Size)),
+			built.Sub(began).Round(100*time.Millisecond), published, bytesize.Format(snapshot.Size)),
 		Outputs: map[string]string{
 			task.OutputArtifactPath: s.cfg.Store.URL(record.ArtifactPrefix(req.Commit)),
 			task.OutputSnapshot:     snapshot.URL,
