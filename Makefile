@@ -49,8 +49,8 @@ demo-down: ## Remove everything `make demo` left running
 	@go run ./e2e/cmd/demo down
 
 .PHONY: bench
-bench: ## Measure the speed claims, as ratios within one run
-	@go run ./e2e/cmd/bench
+bench: ## Measure the speed claims, as ratios within one run (ARGS="-only sidecar" for a part)
+	@go run ./e2e/cmd/bench $(ARGS)
 
 SOAK ?=
 .PHONY: soak

@@ -6,6 +6,7 @@ package main
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -26,12 +27,22 @@ const (
 	claim = 0.25
 	// runLimit is the time one Workflow may take.
 	runLimit = 5 * time.Minute
+
+	partLatency = "latency"
+	partSidecar = "sidecar"
+	partCompare = "compare"
 )
 
 func main() {
+	only := flag.String("only", "", "measure one part alone: latency, sidecar or compare")
+	flag.Parse()
+	if !slices.Contains([]string{"", partLatency, partSidecar, partCompare}, *only) {
+		_, _ = fmt.Fprintf(os.Stderr, "-only is %q: latency, sidecar and compare are allowed\n", *only)
+		os.Exit(2)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop)
-	err := lab.UseTemporary(ctx, "bench", os.Stdout, func(l *lab.Lab, _, _ string) error { return measure(ctx, os.Stdout, l) })
+	err := lab.UseTemporary(ctx, "bench", os.Stdout, func(l *lab.Lab, _, _ string) error { return measure(ctx, os.Stdout, l, *only) })
 	stop()
 	if err != nil {
 		_, _ = fmt.Fprintln(os.Stderr, "bench failed:", err)
@@ -39,16 +50,26 @@ func main() {
 	}
 }
 
-func measure(ctx context.Context, out io.Writer, l *lab.Lab) error {
+func measure(ctx context.Context, out io.Writer, l *lab.Lab, only string) error {
+	parts := []struct {
+		name    string
+		measure func(manifests map[string]string) error
+	}{
+		{partLatency, func(m map[string]string) error { return latency(ctx, out, l, m) }},
+		{partSidecar, func(m map[string]string) error { return sidecar(ctx, out, l, m["idle"]) }},
+		{partCompare, func(m map[string]string) error { return compare(ctx, out, l, m) }},
+	}
 	manifests, err := manifests(ctx, l)
 	if err != nil {
 		return err
 	}
-	return errors.Join(
-		latency(ctx, out, l, manifests),
-		sidecar(ctx, out, l, manifests["idle"]),
-		compare(ctx, out, l, manifests),
-	)
+	var errs []error
+	for _, part := range parts {
+		if only == "" || only == part.name {
+			errs = append(errs, part.measure(manifests))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // compare measures whole Workflows of plugin stages against the same number of
