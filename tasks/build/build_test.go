@@ -132,7 +132,7 @@ func TestRun_CommandsInOrderWithFolderAndVariablesCarriedOver(t *testing.T) {
 
 func TestRun_SuccessorTakesOverWithoutRunningACommand(t *testing.T) {
 	t.Parallel()
-	b := newBench(t, pod.Config{}, commands("echo built > product", "date +%N >> stamps"), nil)
+	b := newBench(t, pod.Config{}, commands("echo built > product", "date +%N >> stamps", "mkdir artifacts && cp stamps artifacts"), nil)
 	first, err := b.run(t.Context())
 	require.NoError(t, err)
 
@@ -148,6 +148,8 @@ func TestRun_SuccessorTakesOverWithoutRunningACommand(t *testing.T) {
 	entries, err := fresh.Worker.Stat(t.Context(), []string{worker.SourceDir + "/product", worker.SourceDir + "/stamps"})
 	require.NoError(t, err)
 	require.Len(t, entries, 2, "what the predecessor built is there")
+	require.Len(t, fresh.artifacts(t), 1)
+	require.Equal(t, b.artifacts(t), fresh.artifacts(t), "and is its artifacts too")
 
 	fresh.request.Predecessor = "uid-of-nobody"
 	_, err = fresh.run(t.Context())
