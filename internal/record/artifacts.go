@@ -156,13 +156,17 @@ func (r *Recorder) Artifacts(ctx context.Context, uid string) ([]Artifact, error
 	return artifacts, nil
 }
 
-// total is how much a run's build published; nil if it has not.
+// total is how much a run's build published; nil if it has not, or if its list
+// cannot be read: that is no reason to leave a record open.
 func (r *Recorder) total(ctx context.Context, uid string) (*ArtifactTotal, error) {
 	artifacts, err := r.Artifacts(ctx, uid)
-	if errors.Is(err, store.ErrNotFound) {
+	switch {
+	case errors.Is(err, &fault.Fault{Reason: fault.StoreFailed}):
 		return nil, nil //nolint:nilnil // documented
+	case err != nil:
+		return nil, err
 	}
-	return new(Total(artifacts)), err
+	return new(Total(artifacts)), nil
 }
 
 // ArtifactsOf returns what builds of a commit published, one of each content,

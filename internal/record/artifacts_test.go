@@ -97,9 +97,31 @@ func TestArtifacts_ASuccessorHasItsPredecessors(t *testing.T) {
 	run, _, err = r.Finish(t.Context(), run, Succeeded, time.Unix(60, 0))
 	require.NoError(t, err)
 	require.Equal(t, &ArtifactTotal{Count: 1, SizeBytes: 7}, run.Artifacts)
+	run.Artifacts = nil
+	require.NoError(t, r.Put(t.Context(), run))
+	run, err = r.Show(t.Context(), "u2")
+	require.NoError(t, err)
+	require.Equal(t, &ArtifactTotal{Count: 1, SizeBytes: 7}, run.Artifacts, "the closer has closed it")
 	run, _, err = r.Finish(t.Context(), Run{WorkflowID: "u3"}, Failed, time.Unix(60, 0))
 	require.NoError(t, err)
 	require.Nil(t, run.Artifacts)
+}
+
+func TestArtifacts_AListThatCannotBeReadKeepsNoRecordOpen(t *testing.T) {
+	t.Parallel()
+	bucket := store.NewDir(t.TempDir())
+	r := New(bucket)
+	require.NoError(t, r.Begin(t.Context(), Run{WorkflowID: "u1"}))
+	_, err := bucket.Put(t.Context(), ArtifactsKey("u1"), strings.NewReader("[{"), store.PutOptions{})
+	require.NoError(t, err)
+	_, err = r.Artifacts(t.Context(), "u1")
+	require.ErrorIs(t, err, &fault.Fault{Reason: fault.StoreFailed})
+	run, err := r.Show(t.Context(), "u1")
+	require.NoError(t, err)
+	require.Nil(t, run.Artifacts)
+	run, _, err = r.Finish(t.Context(), run, Succeeded, time.Unix(60, 0))
+	require.NoError(t, err)
+	require.NotNil(t, run.CompletedAt)
 }
 
 func TestArtifacts_ListsOfTheFirstVersionHavePaths(t *testing.T) {

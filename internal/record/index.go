@@ -76,11 +76,11 @@ func (r *Recorder) Runs(ctx context.Context, limit int) ([]Run, error) {
 // artifacts recorded so far. The error wraps store.ErrNotFound if there is none.
 func (r *Recorder) Show(ctx context.Context, uid string) (Run, error) {
 	run, err := r.Run(ctx, uid)
+	if err == nil && run.Artifacts == nil { // not finished, or closed by an onlooker
+		run.Artifacts, err = r.total(ctx, uid)
+	}
 	if err != nil || run.CompletedAt != nil {
 		return run, err
-	}
-	if run.Artifacts, err = r.total(ctx, uid); err != nil {
-		return Run{}, err
 	}
 	run.Stages, err = r.Stages(ctx, uid)
 	return run, err
