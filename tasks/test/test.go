@@ -215,7 +215,7 @@ func (s *Stage) outputs(ctx context.Context, req task.Request) ([]byte, map[stri
 
 // keep stores the result, whatever it is, also when the stage was cancelled.
 func (s *Stage) keep(ctx context.Context, req task.Request, results []commands.Result, found *reports, failure error) error {
-	const storeTimeout = 30 * time.Second
+	const storeTimeout = 25 * time.Second // with hurriedTimeout and a command's grace, less than the 45 s that a cancelled stage has
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
 	defer cancel()
 	result := record.TestResult{
