@@ -210,7 +210,7 @@ func (m mutant) run(ctx context.Context, overlay string) (string, error) {
 	case err == nil:
 		return survived, nil
 	case !bytes.Contains(said, []byte("--- FAIL: "+m.test)):
-		return "", fmt.Errorf("%s did not fail but ended otherwise: %s", m.test, said)
+		return "", fmt.Errorf("%s did not fail but ended otherwise: %.2000s", m.test, said)
 	}
 	return fmt.Sprintf("noticed in %.1f s", time.Since(began).Seconds()), nil
 }

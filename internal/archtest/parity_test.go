@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -98,4 +99,24 @@ func testNames(t *testing.T) []string {
 	}))
 	slices.Sort(names)
 	return names
+}
+
+// Each behaviour that a deployment must have is broken by a stored patch:
+// `make mutants` sees that a test notices.
+func TestParity_EveryMustHasAMutant(t *testing.T) {
+	t.Parallel()
+	for _, row := range parityRows(t) {
+		patches, err := filepath.Glob(filepath.Join(root, "hack", "mutants", "testdata", "parity-"+row.id+"-*.patch"))
+		require.NoError(t, err)
+		if row.level == "M" {
+			require.NotEmpty(t, patches, "no patch breaks %s", row.id)
+		}
+		for _, name := range patches {
+			text, err := os.ReadFile(name)
+			require.NoError(t, err)
+			test := regexp.MustCompile(`(?m)^Red: \S+ (Test\w+)$`).FindStringSubmatch(string(text))
+			require.NotNil(t, test, name)
+			require.Contains(t, testNames(t), test[1], name)
+		}
+	}
 }
