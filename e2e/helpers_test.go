@@ -28,6 +28,7 @@ type settings map[string]any
 type environment struct {
 	name, region, account, stack string
 	tests                        []string
+	reports                      []string
 }
 
 // dev is the environment most scenarios use.
@@ -56,6 +57,12 @@ func config(build []string, environments ...environment) string {
 			b.WriteString("    tests:\n      commands:\n")
 			for _, c := range e.tests {
 				b.WriteString("        - " + quote(c) + "\n")
+			}
+		}
+		if len(e.reports) > 0 {
+			b.WriteString("      reports:\n")
+			for _, pattern := range e.reports {
+				b.WriteString("        - " + quote(pattern) + "\n")
 			}
 		}
 	}
