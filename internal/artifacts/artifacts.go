@@ -113,6 +113,9 @@ func (c *comparison) all(ctx context.Context, tree io.Reader) error {
 		if header.Typeflag != tar.TypeReg {
 			continue
 		}
+		if worker.IsSparse(header) {
+			return fault.Newf(fault.System, fault.SnapshotInvalid, "verify the artifacts", "Find out what answers for the worker", "%q was sent with holes", header.Name)
+		}
 		hash := sha256.New()
 		if _, err := io.Copy(hash, files); err != nil { //nolint:gosec // G110: it is not kept
 			return fmt.Errorf("read artifact %s: %w", header.Name, err)

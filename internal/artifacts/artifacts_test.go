@@ -23,6 +23,7 @@ import (
 	"github.com/aphex-pipeline/aphex/internal/record"
 	"github.com/aphex-pipeline/aphex/internal/store"
 	"github.com/aphex-pipeline/aphex/internal/testkit/gitserver"
+	"github.com/aphex-pipeline/aphex/internal/testkit/holes"
 	"github.com/aphex-pipeline/aphex/internal/testkit/pod"
 	"github.com/aphex-pipeline/aphex/internal/worker"
 	"github.com/aphex-pipeline/aphex/internal/workspace"
@@ -158,6 +159,26 @@ func TestVerify_AnyDifferenceIsMet(t *testing.T) {
 		require.ErrorIs(t, err, &fault.Fault{Reason: fault.SnapshotInvalid})
 		require.ErrorContains(t, err, strconv.Quote(path.Join("dist", name)))
 	})
+}
+
+// holed is a worker that sends little and means a lot.
+type holed struct {
+	scripted
+
+	tree []byte
+}
+
+func (h holed) ReadTree(context.Context, string, []string) (io.ReadCloser, error) {
+	return io.NopCloser(bytes.NewReader(h.tree)), nil
+}
+
+func TestVerify_RefusesFilesWithHoles(t *testing.T) {
+	t.Parallel()
+	lists := record.New(store.NewDir(t.TempDir()))
+	require.NoError(t, lists.PutArtifacts(t.Context(), "u1", "c1", time.Unix(0, 0), nil))
+	err := artifacts.NewVerifier(holed{tree: holes.Archive(t)}, scripted{}, lists).Verify(t.Context(), "u1", "dist", io.Discard)
+	require.ErrorIs(t, err, &fault.Fault{Reason: fault.SnapshotInvalid})
+	require.ErrorContains(t, err, `"big" was sent with holes`)
 }
 
 func TestFolder(t *testing.T) {

@@ -184,12 +184,8 @@ func (s *S3) Get(ctx context.Context, key string) (io.ReadCloser, Object, error)
 	if err != nil {
 		return nil, Object{}, s.fault(ctx, err, op, "s3:GetObject")
 	}
-	size := int64(-1)
-	if output.ContentLength != nil {
-		size = *output.ContentLength
-	}
 	object := Object{
-		Key: key, URL: s.URL(key), Size: size, ContentType: aws.ToString(output.ContentType),
+		Key: key, URL: s.URL(key), Size: sizeOf(output.ContentLength), ContentType: aws.ToString(output.ContentType),
 		SHA256: output.Metadata[digestKey],
 	}
 	if object.SHA256 == "" {
@@ -214,9 +210,17 @@ func (s *S3) Head(ctx context.Context, key string) (Object, error) {
 		return Object{}, s.fault(ctx, err, op, "s3:GetObject and s3:ListBucket")
 	}
 	return Object{
-		Key: key, URL: s.URL(key), Size: aws.ToInt64(head.ContentLength), ContentType: aws.ToString(head.ContentType),
+		Key: key, URL: s.URL(key), Size: sizeOf(head.ContentLength), ContentType: aws.ToString(head.ContentType),
 		SHA256: head.Metadata[digestKey], Modified: aws.ToTime(head.LastModified),
 	}, nil
+}
+
+// sizeOf is -1 for a length that a proxy on the way left out.
+func sizeOf(length *int64) int64 {
+	if length == nil {
+		return -1
+	}
+	return *length
 }
 
 // List returns the objects whose keys begin with prefix, sorted by key, with

@@ -22,7 +22,7 @@ func TestS3_ReadsAnAnswerWithoutItsLength(t *testing.T) {
 	content := []byte("forty-two")
 	sum := sha256.Sum256(content)
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Method != http.MethodGet || r.URL.Path != "/bucket/key" {
+		if r.Method != http.MethodGet && r.Method != http.MethodHead || r.URL.Path != "/bucket/key" {
 			http.Error(w, "unexpected "+r.Method+" "+r.URL.Path, http.StatusBadRequest)
 			return
 		}
@@ -42,4 +42,8 @@ func TestS3_ReadsAnAnswerWithoutItsLength(t *testing.T) {
 	require.NoError(t, body.Close())
 	require.Equal(t, content, got)
 	require.EqualValues(t, -1, object.Size)
+	object, err = s.Head(t.Context(), "key")
+	require.NoError(t, err)
+	require.EqualValues(t, -1, object.Size)
+	require.Equal(t, hex.EncodeToString(sum[:]), object.SHA256)
 }

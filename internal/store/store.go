@@ -31,7 +31,7 @@ type Object struct {
 	Key string
 	// URL names the object for people and tools: s3://bucket/key or file://path.
 	URL string
-	// Size is in bytes; -1 from Get if the server did not say.
+	// Size is in bytes; -1 from Get and Head if the server did not say.
 	Size int64
 	// SHA256 is the digest of the bytes in hexadecimal; empty in a List, and
 	// from Head for an object that was not written by aphex.

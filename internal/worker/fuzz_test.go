@@ -14,7 +14,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"strconv"
 	"strings"
 	"testing"
 
@@ -22,6 +21,7 @@ import (
 
 	"github.com/aphex-pipeline/aphex/internal/fault"
 	"github.com/aphex-pipeline/aphex/internal/testkit/bounded"
+	"github.com/aphex-pipeline/aphex/internal/testkit/holes"
 )
 
 // answers is a worker that answers every request with the same bytes.
@@ -269,36 +269,9 @@ func TestWrite_RefusesSparseFiles(t *testing.T) {
 	s, err := newServer(ServerConfig{Root: root})
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = s.root.Close() })
-	r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, pathWrite+"?"+url.Values{"dir": {SourceDir}}.Encode(), bytes.NewReader(sparse()))
+	r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, pathWrite+"?"+url.Values{"dir": {SourceDir}}.Encode(), bytes.NewReader(holes.Archive(t)))
 	w := httptest.NewRecorder()
 	newHTTPServer(t.Context(), s).Handler.ServeHTTP(w, r)
 	require.Equal(t, http.StatusUnprocessableEntity, w.Code)
 	require.Contains(t, w.Body.String(), "sparse")
-}
-
-// sparse is an archive with one file that is a hole of 1 TiB, in the form of
-// PAX 0.1. The library writes none, so the header is made by hand.
-func sparse() []byte {
-	record := func(key, value string) string {
-		body := " " + key + "=" + value + "\n"
-		n := len(body) + 2
-		for len(strconv.Itoa(n))+len(body) != n {
-			n++
-		}
-		return strconv.Itoa(n) + body
-	}
-	text := record("GNU.sparse.size", "1099511627776") + record("GNU.sparse.numblocks", "1") + record("GNU.sparse.map", "1099511627776,0") + record("GNU.sparse.major", "0") + record("GNU.sparse.minor", "1")
-	out := archiveOf(tar.Header{Name: "pax", Typeflag: tar.TypeReg, Mode: 0o644}, text)
-	out = out[:len(out)-1024] // without the end
-	out[156] = tar.TypeXHeader
-	sum := 0
-	for i := range 512 {
-		c := int(out[i])
-		if i >= 148 && i < 156 {
-			c = ' '
-		}
-		sum += c
-	}
-	copy(out[148:156], fmt.Sprintf("%06o\x00 ", sum))
-	return append(out, archiveOf(tar.Header{Name: "big", Typeflag: tar.TypeReg, Mode: 0o644}, "")...)
 }

@@ -118,7 +118,7 @@ func (x *extractor) add(h *tar.Header, content io.Reader) error {
 	if err != nil || p == "." {
 		return err
 	}
-	if isSparse(h) {
+	if IsSparse(h) {
 		return fmt.Errorf("a sparse file of %d bytes: %w", h.Size, ErrType)
 	}
 	if err := x.parents(p); err != nil {
@@ -149,9 +149,10 @@ func (x *extractor) add(h *tar.Header, content io.Reader) error {
 	return fmt.Errorf("tar entry of type %q: %w", h.Typeflag, ErrType)
 }
 
-// isSparse reports whether a file has holes, which take no room in the stream
-// but any room on the disk. Nobody here writes such archives.
-func isSparse(h *tar.Header) bool {
+// IsSparse reports whether an entry is a file with holes, which take no room in
+// the stream but any room on the disk. Nobody here writes such archives, so who
+// reads what a worker sends refuses them.
+func IsSparse(h *tar.Header) bool {
 	for key := range h.PAXRecords {
 		if strings.HasPrefix(key, "GNU.sparse.") {
 			return true

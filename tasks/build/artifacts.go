@@ -170,6 +170,9 @@ func (p *publication) each(ctx context.Context, tree io.Reader, fn func(name str
 		if err := checkArtifactName(name); err != nil {
 			return err
 		}
+		if worker.IsSparse(header) {
+			return fault.Newf(fault.System, fault.ArtifactRefused, "publish artifact "+name, "Find out what answers for the worker", "it was sent with holes")
+		}
 		body, err := store.Spool(ctx, files)
 		if err != nil {
 			return fmt.Errorf("read artifact %s: %w", name, err)
@@ -272,7 +275,7 @@ func (p *publication) keep(ctx context.Context, key string, body *store.Body, th
 		if there {
 			object, err := bucket.Head(ctx, key)
 			switch {
-			case err == nil && object.SHA256 == body.SHA256() && object.Size == body.Size():
+			case err == nil && same(object, body):
 				at, err := p.storedAt(ctx, object)
 				return kept{at: at, found: true}, err
 			case err == nil:
@@ -290,6 +293,11 @@ func (p *publication) keep(ctx context.Context, key string, body *store.Body, th
 		there = true // another build was faster
 	}
 	return kept{}, err
+}
+
+// same reports whether an object has the bytes of body, as far as it says.
+func same(object store.Object, body *store.Body) bool {
+	return object.SHA256 == body.SHA256() && (object.Size == body.Size() || object.Size < 0)
 }
 
 // The tags of an artifact.

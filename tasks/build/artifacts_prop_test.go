@@ -26,6 +26,7 @@ import (
 	"github.com/aphex-pipeline/aphex/internal/fault"
 	"github.com/aphex-pipeline/aphex/internal/record"
 	"github.com/aphex-pipeline/aphex/internal/store"
+	"github.com/aphex-pipeline/aphex/internal/testkit/holes"
 	"github.com/aphex-pipeline/aphex/internal/worker"
 	"github.com/aphex-pipeline/aphex/tasks/task"
 )
@@ -339,6 +340,25 @@ func (m *meeting) Put(ctx context.Context, key string, body io.Reader, opts stor
 	return m.Dir.Put(ctx, key, body, opts)
 }
 
+// lengthless is a bucket behind a proxy that leaves lengths out.
+type lengthless struct{ *store.Dir }
+
+func (l lengthless) Head(ctx context.Context, key string) (store.Object, error) {
+	object, err := l.Dir.Head(ctx, key)
+	object.Size = -1
+	return object, err
+}
+
+func TestPublish_EqualBytesWithoutTheirLengthAreEqual(t *testing.T) {
+	t.Parallel()
+	objects, commit := lengthless{store.NewDir(t.TempDir())}, strings.Repeat("ab", 20)
+	for range 2 {
+		got, err := publishes(t.Context(), objects, "u1", commit, 0, folder{"x": []byte("1")})
+		require.NoError(t, err)
+		require.Zero(t, got.differing)
+	}
+}
+
 func TestPublish_SomeAtATimeAndLargeOnesAlone(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithTimeoutCause(t.Context(), time.Minute, errors.New("they never met"))
@@ -374,6 +394,25 @@ func TestPublish_RefusesNamesThatNoObjectHas(t *testing.T) {
 	}
 	_, err := publishes(t.Context(), store.NewDir(t.TempDir()), "u1", strings.Repeat("ab", 20), 0, folder{longest: []byte("x")})
 	require.NoError(t, err)
+}
+
+// holed is a worker that sends little and means a lot.
+type holed struct {
+	folder
+
+	tree []byte
+}
+
+func (h holed) ReadTree(context.Context, string, []string) (io.ReadCloser, error) {
+	return io.NopCloser(bytes.NewReader(h.tree)), nil
+}
+
+func TestPublish_RefusesFilesWithHoles(t *testing.T) {
+	t.Parallel()
+	s := New(Config{Store: store.NewDir(t.TempDir()), Trees: holed{tree: holes.Archive(t)}})
+	_, err := s.publish(t.Context(), task.Request{Run: task.Run{UID: "u1"}, Commit: strings.Repeat("ab", 20)}, "artifacts", io.Discard)
+	require.ErrorIs(t, err, &fault.Fault{Reason: fault.ArtifactRefused})
+	require.ErrorContains(t, err, "publish artifact big: it was sent with holes")
 }
 
 // TestPublish_MeetsWhatOthersDidToTheBucket: objects of others are not
