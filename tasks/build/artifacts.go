@@ -9,6 +9,7 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 	"unicode"
 	"unicode/utf8"
@@ -78,8 +79,9 @@ func (s *Stage) publish(ctx context.Context, req task.Request, folder string, ou
 type publication struct {
 	stage *Stage
 	req   task.Request
-	out   io.Writer
 	at    time.Time
+	mu    sync.Mutex // guards out: artifacts are stored several at the same time
+	out   io.Writer
 	// there are the keys of the commit that have an object already.
 	there map[string]struct{}
 	// artifacts are in the order of the folder; each is filled in when it is
@@ -244,6 +246,8 @@ func (p *publication) tell(artifact record.Artifact, found bool) error {
 }
 
 func (p *publication) say(format string, args ...any) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	if _, err := fmt.Fprintf(p.out, format+"\n", args...); err != nil {
 		return fmt.Errorf("write the log: %w", err)
 	}
