@@ -96,18 +96,26 @@ func VariantKey(commit, path, sha256 string) string {
 const artifactIndexPrefix = "index/artifacts/"
 
 // artifactIndexKey is the key of an empty object that says which runs have
-// artifacts of a commit, in the order of at.
-func artifactIndexKey(commit, uid string, at time.Time) string {
-	return artifactIndexPrefix + commit + "/" + at.UTC().Format(indexTime) + "_" + uid
+// artifacts of a commit, in the order in which they were triggered.
+func artifactIndexKey(commit, uid string, triggered time.Time) string {
+	return artifactIndexPrefix + commit + "/" + triggered.UTC().Format(indexTime) + "_" + uid
 }
 
-// PutArtifacts stores the list of what run uid built of commit at a time, and
-// makes it findable by the commit. The list of a repeated build replaces the
-// one before.
+// PutArtifacts stores the list of what run uid built of commit, and makes it
+// findable by the commit. A repeated build leaves what one build leaves: its
+// list replaces the one before. at stands in for the time of the trigger in a
+// run without a record.
 //
 // Errors: those of the bucket; ArtifactRefused if the list is too long.
 func (r *Recorder) PutArtifacts(ctx context.Context, uid, commit string, at time.Time, artifacts []Artifact) error {
 	if len(artifacts) > 0 {
+		run, err := r.Run(ctx, uid)
+		switch {
+		case err == nil:
+			at = run.TriggeredAt
+		case !errors.Is(err, store.ErrNotFound):
+			return err
+		}
 		if _, err := r.store.Put(ctx, artifactIndexKey(commit, uid, at), strings.NewReader(""), store.PutOptions{ContentType: "text/plain"}); err != nil {
 			return err
 		}

@@ -149,3 +149,19 @@ func TestArtifacts_MoreThanAListHoldsAreRefused(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, read, 4000, "nothing that cannot be read is stored")
 }
+
+// A build that is killed and repeated later leaves no second trace of itself.
+func TestArtifacts_ARepeatedBuildIsFoundOnce(t *testing.T) {
+	t.Parallel()
+	bucket := store.NewDir(t.TempDir())
+	r := New(bucket)
+	at := time.Date(2026, 11, 24, 6, 0, 0, 0, time.UTC)
+	require.NoError(t, r.Begin(t.Context(), Run{WorkflowID: "u1", CommitSHA: "c1", TriggeredAt: at}))
+	for minute := range 3 {
+		require.NoError(t, r.PutArtifacts(t.Context(), "u1", "c1", at.Add(time.Duration(minute)*time.Minute), []Artifact{{Path: "app", S3Path: "c1/app"}}))
+	}
+	listed, err := bucket.List(t.Context(), artifactIndexPrefix)
+	require.NoError(t, err)
+	require.Len(t, listed, 1)
+	require.Equal(t, artifactIndexKey("c1", "u1", at), listed[0].Key)
+}
