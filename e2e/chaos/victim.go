@@ -167,7 +167,7 @@ func ofPod(pid int, podUID string) bool {
 // and waits for its end.
 func (p process) kill(ctx context.Context, podUID string) error {
 	fd, err := unix.PidfdOpen(p.pid, 0)
-	if errors.Is(err, unix.ESRCH) {
+	if errors.Is(err, unix.ESRCH) || errors.Is(err, unix.ENOENT) { // the latter while it ends, since Linux 6.15
 		return nil
 	}
 	if err != nil {

@@ -50,7 +50,7 @@ func (p process) alive() bool {
 // that is gone is not an error.
 func (p process) signal(sig unix.Signal) error {
 	fd, err := unix.PidfdOpen(p.PID, 0)
-	if errors.Is(err, unix.ESRCH) {
+	if errors.Is(err, unix.ESRCH) || errors.Is(err, unix.ENOENT) { // the latter while it ends, since Linux 6.15
 		return nil
 	}
 	if err != nil {
