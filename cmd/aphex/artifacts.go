@@ -199,9 +199,6 @@ type choice struct {
 	passedOver []stored
 }
 
-// shownPaths is how many paths a message names.
-const shownPaths = 10
-
 // choose picks one artifact of each path at or below the given ones, of all if
 // none is given.
 func choose(name string, list []stored, paths []string) (choice, error) {
@@ -234,10 +231,7 @@ func choose(name string, list []stored, paths []string) (choice, error) {
 	}
 	known := "there are none"
 	if len(there) > 0 {
-		known = "there are " + joined(there[:min(len(there), shownPaths)])
-	}
-	if more := len(there) - shownPaths; more > 0 {
-		known += fmt.Sprintf(" and %d more", more)
+		known = "there are " + someOf(there)
 	}
 	return choice{}, fault.Newf(fault.User, fault.ArtifactMissing, "find artifact "+paths[n]+" of "+name,
 		"Name files or folders as `aphex artifacts "+name+"` lists them", "no build has published it; %s", known)

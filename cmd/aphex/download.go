@@ -95,12 +95,8 @@ func (d *download) missing(artifacts []stored) ([]stored, error) {
 	if len(inTheWay) == 0 {
 		return missing, nil
 	}
-	shown := joined(inTheWay[:min(len(inTheWay), shownPaths)])
-	if more := len(inTheWay) - shownPaths; more > 0 {
-		shown += fmt.Sprintf(" and %d more", more)
-	}
 	return nil, fault.Newf(fault.User, fault.DownloadRefused, "download artifacts to "+d.dir,
-		"Choose another folder with --dir, or replace them with --force", "there are files with other bytes: %s", shown)
+		"Choose another folder with --dir, or replace them with --force", "there are files with other bytes: %s", someOf(inTheWay))
 }
 
 // there is the checksum of what is at a path: empty if nothing is, "other" if

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/aphex-pipeline/aphex/internal/bytesize"
-	"github.com/aphex-pipeline/aphex/internal/junit"
 	"github.com/aphex-pipeline/aphex/internal/record"
 )
 
@@ -112,8 +111,7 @@ func testRows(stages []record.Stage) [][]string {
 		}
 		row := []string{s.StageName, strconv.Itoa(s.Tests.Passed), strconv.Itoa(s.Tests.Failed), strconv.Itoa(s.Tests.Skipped)}
 		for _, failed := range s.Tests.FailedTests {
-			name := junit.Case{Name: failed.Name, Class: failed.Class}.Title()
-			rows = append(rows, append(row, cut(name), cut(failed.Message)))
+			rows = append(rows, append(row, cut(failed.Title()), cut(failed.Message)))
 			row = []string{"", "", "", ""}
 		}
 		switch more := s.Tests.Failed - len(s.Tests.FailedTests); {
@@ -172,6 +170,18 @@ func writeArtifacts(w io.Writer, artifacts []record.Artifact) error {
 }
 
 func joined(names []string) string { return strings.Join(names, ", ") }
+
+// shownNames is how many of many names a message has.
+const shownNames = 10
+
+// someOf joins the first names, and says how many more there are.
+func someOf(names []string) string {
+	text := joined(names[:min(len(names), shownNames)])
+	if more := len(names) - shownNames; more > 0 {
+		text += fmt.Sprintf(" and %d more", more)
+	}
+	return text
+}
 
 func short(commit string) string {
 	return commit[:min(len(commit), 12)]

@@ -98,7 +98,7 @@ const artifactIndexPrefix = "index/artifacts/"
 // artifactIndexKey is the key of an empty object that says which runs have
 // artifacts of a commit, in the order in which they were triggered.
 func artifactIndexKey(commit, uid string, triggered time.Time) string {
-	return artifactIndexPrefix + commit + "/" + triggered.UTC().Format(indexTime) + "_" + uid
+	return artifactIndexPrefix + commit + "/" + indexName(triggered, uid)
 }
 
 // PutArtifacts stores the list of what run uid built of commit, and makes it
@@ -116,7 +116,7 @@ func (r *Recorder) PutArtifacts(ctx context.Context, uid, commit string, at time
 		case !errors.Is(err, store.ErrNotFound):
 			return err
 		}
-		if _, err := r.store.Put(ctx, artifactIndexKey(commit, uid, at), strings.NewReader(""), store.PutOptions{ContentType: "text/plain"}); err != nil {
+		if err := r.putIndex(ctx, artifactIndexKey(commit, uid, at)); err != nil {
 			return err
 		}
 	}
@@ -189,7 +189,7 @@ func (r *Recorder) ArtifactsOf(ctx context.Context, commit string) (artifacts []
 	uids, fitting := []string{}, map[string]struct{}{}
 	for _, object := range listed {
 		full, rest, _ := strings.Cut(strings.TrimPrefix(object.Key, artifactIndexPrefix), "/")
-		_, uid, _ := strings.Cut(rest, "_")
+		uid := uidOf(rest)
 		fitting[full] = struct{}{}
 		if !slices.Contains(uids, uid) { // built again by a retry
 			uids = append(uids, uid)

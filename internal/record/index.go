@@ -25,12 +25,30 @@ const (
 )
 
 func indexKey(run Run) string {
-	return indexPrefix + run.TriggeredAt.UTC().Format(indexTime) + "_" + run.WorkflowID
+	return indexPrefix + indexName(run.TriggeredAt, run.WorkflowID)
+}
+
+// indexName is the last part of a key in an index: names sort by the time at
+// which the runs were triggered.
+func indexName(triggered time.Time, uid string) string {
+	return triggered.UTC().Format(indexTime) + "_" + uid
+}
+
+// uidOf is the run's UID in an indexName.
+func uidOf(name string) string {
+	_, uid, _ := strings.Cut(name, "_")
+	return uid
+}
+
+// putIndex stores the empty object of an index.
+func (r *Recorder) putIndex(ctx context.Context, key string) error {
+	_, err := r.store.Put(ctx, key, strings.NewReader(""), store.PutOptions{ContentType: "text/plain"})
+	return err
 }
 
 // putRun writes a run's record, findable.
 func (r *Recorder) putRun(ctx context.Context, run Run) error {
-	if _, err := r.store.Put(ctx, indexKey(run), strings.NewReader(""), store.PutOptions{ContentType: "text/plain"}); err != nil {
+	if err := r.putIndex(ctx, indexKey(run)); err != nil {
 		return err
 	}
 	return r.put(ctx, RunKey(run.WorkflowID), run)
@@ -50,7 +68,7 @@ func (r *Recorder) Runs(ctx context.Context, limit int) ([]Run, error) {
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(readAtOnce)
 	for i, object := range listed {
-		_, uid, _ := strings.Cut(strings.TrimPrefix(object.Key, indexPrefix), "_")
+		uid := uidOf(strings.TrimPrefix(object.Key, indexPrefix))
 		group.Go(func() error {
 			run, err := r.Show(ctx, uid)
 			if errors.Is(err, store.ErrNotFound) { // died in between, or was deleted

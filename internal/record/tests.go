@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/aphex-pipeline/aphex/internal/junit"
 	"github.com/aphex-pipeline/aphex/internal/store"
 )
 
@@ -29,6 +30,9 @@ type FailedTest struct {
 	// Report is the path of the report in the checkout.
 	Report string `json:"report,omitempty"`
 }
+
+// Title is how people call the test, see junit.Case.
+func (f FailedTest) Title() string { return junit.Case{Name: f.Name, Class: f.Class}.Title() }
 
 // TestSuite is one suite of a report: its own test cases, without those of
 // suites within it.

@@ -251,7 +251,7 @@ func (r *reports) sentence() string {
 		text := fmt.Sprintf("%d passed, %d failed, %d skipped", r.totals.Passed, r.totals.Failed, r.totals.Skipped)
 		if len(r.failed) > 0 {
 			first := r.failed[0]
-			text += ": " + junit.Line(junit.Case{Name: first.Name, Class: first.Class}.Title(), maxTitle)
+			text += ": " + junit.Line(first.Title(), maxTitle)
 			if first.Message != "" {
 				text += " (" + junit.Line(first.Message, maxReason) + ")"
 			}
@@ -274,7 +274,7 @@ func (r *reports) log(out io.Writer) {
 		say("%d passed, %d failed, %d skipped by %d test reports", r.totals.Passed, r.totals.Failed, r.totals.Skipped, len(r.read))
 	}
 	for _, c := range r.failed {
-		say("failed: %s: %s", junit.Case{Name: c.Name, Class: c.Class}.Title(), c.Message)
+		say("failed: %s: %s", c.Title(), c.Message)
 	}
 	if unnamed := r.totals.Failed - len(r.failed); unnamed > 0 {
 		say("failed: %d more", unnamed)
