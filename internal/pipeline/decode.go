@@ -13,6 +13,10 @@ func decode(top cursor) *Config {
 			Artifacts:   build.key("artifacts").text(),
 			Env:         textMap(build.key("env")),
 			Credentials: build.key("credentials").value == true,
+			Snapshot: Snapshot{
+				Exclude: texts(build.key("snapshot").key("exclude")),
+				Include: texts(build.key("snapshot").key("include")),
+			},
 		},
 		Tools: texts(top.key("tools")),
 		Worker: Worker{
@@ -51,6 +55,7 @@ func decodeEnvironment(item cursor) Environment {
 		Timeout:         duration(item.key("timeout")),
 		RoleARN:         item.key("roleArn").text(),
 		ExternalID:      item.key("externalId").text(),
+		OnFailedStack:   item.key("onFailedStack").text(),
 		RequiredContext: texts(item.key("requiredContext")),
 	}
 	if context, ok := item.key("context").value.(map[string]any); ok && len(context) > 0 {
