@@ -3,6 +3,8 @@ package fault
 import (
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 )
 
 // Class says who has to act on a fault.
@@ -116,4 +118,27 @@ func Message(err error) string {
 		text += ". " + f.Remedy
 	}
 	return fmt.Sprintf("%s [%s]", text, f.Reason)
+}
+
+// Join makes one fault of several, one sentence each: with the class and
+// reason of the first whose work was not merely cancelled, else of the first.
+// It returns nil without errors and a single error as it is. op and remedy are
+// about all of them.
+func Join(op, remedy string, errs ...error) error {
+	errs = slices.DeleteFunc(slices.Clone(errs), func(err error) bool { return err == nil })
+	if len(errs) < 2 {
+		return errors.Join(errs...)
+	}
+	first := From(errs[0])
+	if i := slices.IndexFunc(errs, func(err error) bool { return From(err).Class != Cancelled }); i >= 0 {
+		first = From(errs[i])
+	}
+	texts := make([]string, len(errs))
+	for i, err := range errs {
+		texts[i] = fmt.Sprintf("(%d) %s", i+1, Message(err))
+	}
+	return &Fault{
+		Class: first.Class, Reason: first.Reason, Op: op, Remedy: remedy,
+		Err: fmt.Errorf("%d findings: %s", len(errs), strings.Join(texts, "; ")),
+	}
 }

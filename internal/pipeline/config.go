@@ -95,6 +95,9 @@ type Environment struct {
 	RoleARN string `yaml:"roleArn,omitempty"`
 	// ExternalID goes with RoleARN; empty for none.
 	ExternalID string `yaml:"externalId,omitempty"`
+	// Concurrency is how many stacks of one app are deployed at the same time,
+	// 1 to 32; 0 means 1: one after the other, in the order of Stacks.
+	Concurrency int `yaml:"concurrency,omitempty"`
 	// OnFailedStack is what happens to a stack that an earlier deployment left
 	// in a failed state: empty for an error, or OnFailedStackRollback.
 	OnFailedStack string `yaml:"onFailedStack,omitempty"`

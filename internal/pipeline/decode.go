@@ -55,6 +55,7 @@ func decodeEnvironment(item cursor) Environment {
 		Timeout:         duration(item.key("timeout")),
 		RoleARN:         item.key("roleArn").text(),
 		ExternalID:      item.key("externalId").text(),
+		Concurrency:     whole(item.key("concurrency")),
 		OnFailedStack:   item.key("onFailedStack").text(),
 		RequiredContext: texts(item.key("requiredContext")),
 	}
@@ -97,6 +98,22 @@ func textMap(object cursor) map[string]string {
 		return nil
 	}
 	return out
+}
+
+// whole returns a checked whole number, 0 if there is none. YAML also writes
+// it as 4.0 or 4e0.
+func whole(c cursor) int {
+	switch value := c.value.(type) {
+	case int:
+		return value
+	case int64:
+		return int(value)
+	case uint64:
+		return int(value) //nolint:gosec // the schema bounds it
+	case float64:
+		return int(value)
+	}
+	return 0
 }
 
 // duration returns a checked duration, 0 if there is none.

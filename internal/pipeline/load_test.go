@@ -76,6 +76,8 @@ environments:
       since: 2026-01-01
       list: [a, {b: c}]
     requiredContext: ["vpc-id"]
+    concurrency: 4
+    onFailedStack: rollback
 `
 
 // findings loads text that must be refused and returns what is wrong with it.
@@ -143,7 +145,7 @@ func TestLoad_Complete(t *testing.T) {
 							"size": 3, "ratio": 1.5, "flag": true, "nothing": nil, "since": "2026-01-01",
 							"list": []any{"a", map[string]any{"b": "c"}},
 						},
-						RequiredContext: []string{"vpc-id"},
+						RequiredContext: []string{"vpc-id"}, Concurrency: 4, OnFailedStack: "rollback",
 					},
 				},
 			}, config)
@@ -279,7 +281,10 @@ func TestLoad_OneMistake(t *testing.T) {
 		{"channel of another kind", `x-owner: team shop`, `notifications: [{type: mail, target: "ssm:/shop/mail"}]`, "24:24: notifications[0].type", `"mail" is not known here; allowed: "slack", "github", "webhook", "sns"`},
 		{"channel for an unknown environment", `x-owner: team shop`, `notifications: [{type: slack, target: "ssm:/shop/slack", environments: [nowhere]}]`, "24:73: notifications[0].environments[0]", `"nowhere" is no environment of this file`},
 		{"self-modification of another kind", `selfModification: next-run`, `selfModification: at-once`, "23:19: selfModification", `"at-once"`},
-		{"later: concurrency", `    x-note: {any: [thing]}`, `    concurrency: 4`, "37:5: environments[0].concurrency", `not yet supported`},
+		{"concurrency of nobody", `    x-note: {any: [thing]}`, `    concurrency: 0`, "37:18: environments[0].concurrency", `"0" is too small; allowed: 1 or more`},
+		{"concurrency without an end", `    x-note: {any: [thing]}`, `    concurrency: 33`, "37:18: environments[0].concurrency", `"33" is too large; allowed: 32 or less`},
+		{"concurrency by half", `    x-note: {any: [thing]}`, `    concurrency: 1.5`, "37:18: environments[0].concurrency", `allowed is a whole number`},
+		{"onFailedStack of another kind", `    x-note: {any: [thing]}`, `    onFailedStack: ignore`, "37:20: environments[0].onFailedStack", `"ignore" is not known here; allowed: "rollback", "keep"`},
 		{"later: onFailedStack", `    x-note: {any: [thing]}`, `    onFailedStack: keep`, "37:20: environments[0].onFailedStack", `not yet supported`},
 		{"report outside", `      timeout: 1h30m`, `      reports: ["junit/*.xml", "../out/*.xml"]`, "35:32: environments[0].tests.reports[1]", `"../out/*.xml" leads out of the repository`},
 		{"report at home", `      timeout: 1h30m`, `      reports: [~/junit.xml]`, "35:17: environments[0].tests.reports[0]", `leads out of the repository`},
@@ -318,16 +323,6 @@ func TestLoad_Reports(t *testing.T) {
 	config, err := pipeline.Load(pipeline.DefaultFile, []byte(edit(t, `      timeout: 1h30m`, `      reports: ["`+strings.Join(patterns, `", "`)+`"]`)))
 	require.NoError(t, err)
 	require.Equal(t, patterns, config.Environments[0].Tests.Reports)
-}
-
-// Keys whose effect comes later are checked all the same.
-func TestLoad_UnsupportedKeysAreStillChecked(t *testing.T) {
-	t.Parallel()
-	got := findings(t, edit(t, `    x-note: {any: [thing]}`, "    concurrency: 0\n    onFailedStack: ignore"))
-	require.Len(t, got, 3)
-	require.Contains(t, got[0].Message, "not yet supported")
-	require.Contains(t, got[1].Message, `"0" is too small; allowed: 1 or more`)
-	require.Contains(t, got[2].Message, `"ignore" is not known here; allowed: "rollback", "keep"`)
 }
 
 func TestLoad_TextThatIsNoDocument(t *testing.T) {
@@ -390,4 +385,13 @@ func TestLoad_FindingsAreBounded(t *testing.T) {
 	got = findings(t, secrets.String())
 	require.Len(t, got, 100)
 	require.NotContains(t, fmt.Sprint(got), "hunter")
+}
+
+func TestLoad_NumbersInEveryForm(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]int{"4": 4, "4.0": 4, "0x4": 4, "32": 32} {
+		config, err := pipeline.Load("aphex-config.yaml", []byte(edit(t, `    x-note: {any: [thing]}`, "    concurrency: "+text)))
+		require.NoError(t, err, text)
+		require.Equal(t, want, config.Environments[0].Concurrency, text)
+	}
 }

@@ -110,7 +110,6 @@ func (d *document) checkUnsupported(top cursor) {
 	refuse(build, "secrets", "secrets from a store are not given to commands; remove the key")
 	refuse(top, "cache", "nothing is kept between runs; remove the key")
 	for _, environment := range top.key("environments").items() {
-		refuse(environment, "concurrency", "stacks are deployed one after the other; remove the key")
 		if mode := environment.key("onFailedStack"); mode.text() == "keep" {
 			mode.add("not yet supported: %q; allowed for now: %q", "keep", OnFailedStackRollback)
 		}

@@ -2,7 +2,6 @@ package validate
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -127,7 +126,7 @@ func (s *Stage) check(ctx context.Context, req task.Request, cfg *pipeline.Confi
 			return fmt.Errorf("write the log: %w", err)
 		}
 	}
-	return joined(findings)
+	return fault.Join(opValidate, "Mend all of them, then push again or retry the run", findings...)
 }
 
 // credentials proves those of every environment, several at a time, and returns
@@ -149,21 +148,3 @@ func (s *Stage) credentials(ctx context.Context, req task.Request, targets []pip
 
 // opValidate is what the stage does, in messages about all of it.
 const opValidate = "validate the run"
-
-// joined makes one fault of several: one sentence each, the reason and class
-// of the first.
-func joined(findings []error) error {
-	if len(findings) < 2 {
-		return errors.Join(findings...)
-	}
-	first := fault.From(findings[0])
-	texts := make([]string, len(findings))
-	for i, f := range findings {
-		texts[i] = fmt.Sprintf("(%d) %s", i+1, fault.Message(f))
-	}
-	return &fault.Fault{
-		Class: first.Class, Reason: first.Reason, Op: opValidate,
-		Remedy: "Mend all of them, then push again or retry the run",
-		Err:    fmt.Errorf("%d findings: %s", len(findings), strings.Join(texts, "; ")),
-	}
-}
