@@ -38,9 +38,10 @@ var (
 	_ changeSetAPI = (*cfnsdk.Client)(nil)
 )
 
-// The retries of one request, as the CDK CLI makes them.
+// The retries of one request. The CDK CLI makes 7; where half of all answers
+// are Throttling one request in 128 would fail then.
 const (
-	requestAttempts = 7
+	requestAttempts = 12
 	requestBackoff  = 15 * time.Second
 )
 
@@ -61,7 +62,10 @@ type Config struct {
 	// TemplateEndpoint replaces the S3 endpoint in template URLs; empty for
 	// AWS.BaseEndpoint, else AWS's own.
 	TemplateEndpoint string
-	// Retryer repeats single requests; nil for 7 tries with up to 15 s between
+	// Budget is shared with everybody else who deploys to the account and
+	// region; nil for one of its own.
+	Budget *Budget
+	// Retryer repeats single requests; nil for 12 tries with up to 15 s between
 	// them.
 	Retryer aws.Retryer
 	// Limits bound waiting; the zero value is the default of each.
@@ -74,7 +78,7 @@ type Limits struct {
 	// 30 minutes.
 	Busy time.Duration
 	// PollMin and PollMax are the shortest and longest pause between two
-	// looks; 0 means 200 ms and 5 s.
+	// looks; 0 means 200 ms and 2 s.
 	PollMin, PollMax time.Duration
 	// Outage is how long CloudFormation may fail to answer while a stack is
 	// being watched; 0 means 5 minutes.
@@ -88,7 +92,7 @@ func (l Limits) withDefaults() Limits {
 	}{
 		{&l.Busy, 30 * time.Minute},
 		{&l.PollMin, 200 * time.Millisecond},
-		{&l.PollMax, 5 * time.Second},
+		{&l.PollMax, 2 * time.Second},
 		{&l.Outage, 5 * time.Minute},
 	} {
 		if *d.value <= 0 {
@@ -124,7 +128,10 @@ func New(cfg Config) *Deployer {
 	if cfg.Retryer == nil {
 		cfg.Retryer = awserr.Retryer(requestAttempts, requestBackoff)
 	}
-	client := cfnsdk.NewFromConfig(cfg.AWS, func(o *cfnsdk.Options) { o.Retryer = cfg.Retryer })
+	if cfg.Budget == nil {
+		cfg.Budget = newBudget()
+	}
+	client := cfnsdk.NewFromConfig(cfg.AWS, func(o *cfnsdk.Options) { o.Retryer, o.APIOptions = cfg.Retryer, append(o.APIOptions, cfg.Budget.attach) })
 	return &Deployer{stacks: client, changeSets: client, rollbacks: client, diagnosis: client, cfg: cfg, region: cfg.AWS.Region}
 }
 
@@ -198,26 +205,6 @@ func dnsSuffix(region string) string {
 		}
 	}
 	return "amazonaws.com"
-}
-
-// pause waits a little longer each time.
-type pause struct {
-	next, longest time.Duration
-}
-
-func (l Limits) pause() *pause { return &pause{next: l.PollMin, longest: l.PollMax} }
-
-// wait returns false if ctx ended.
-func (p *pause) wait(ctx context.Context) bool {
-	timer := time.NewTimer(p.next)
-	defer timer.Stop()
-	p.next = min(p.next*3/2, p.longest)
-	select {
-	case <-ctx.Done():
-		return false
-	case <-timer.C:
-		return true
-	}
 }
 
 // ended is the fault for ctx that ended while op was going on.

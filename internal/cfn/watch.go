@@ -119,7 +119,7 @@ func (w *watcher) wait(ctx context.Context) (*cfntypes.Stack, Status, error) {
 			last = status
 		}
 		if len(w.history.events) > before {
-			pause = w.o.d.cfg.Limits.pause()
+			pause.news()
 		}
 		if !pause.wait(ctx) {
 			return nil, "", w.o.left(ctx, last)

@@ -38,6 +38,7 @@ environments:
     context: {size: 3}
     requiredContext: [vpc-id]
     onFailedStack: rollback
+    concurrency: 4
 `
 
 // A key that is checked but never read would be ignored in silence.
