@@ -83,21 +83,8 @@ func (d *deployment) prepare(ctx context.Context, g group) (*selection, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, warning := range built.Warnings {
-		d.say("warning: %s", warning)
-	}
-	stacks, err := built.Resolve(g.all)
+	s, stacks, err := d.choose(built, g)
 	if err != nil {
-		return nil, err
-	}
-	s := &selection{
-		assembly: built, stacks: map[string]*assembly.Stack{}, uploaded: map[string]string{},
-		places: assembly.Placeholders{Partition: d.caller.Partition, Account: d.target.Account, Region: d.target.Region},
-	}
-	for i, name := range g.all {
-		s.stacks[name] = stacks[i]
-	}
-	if err := d.check(built, stacks); err != nil {
 		return nil, err
 	}
 	if err := d.proveStacks(ctx, s, stacks); err != nil {
@@ -116,7 +103,37 @@ func (d *deployment) prepare(ctx context.Context, g group) (*selection, error) {
 		return nil, err
 	}
 	d.env.Progress(fmt.Sprintf("%s: publishing %s", d.target.Name, plural(len(files), "asset")))
-	publisher := assets.New(built.Dir, d.target.Account, func(text string) { d.say("%s", text) })
+	summary, err := d.publish(ctx, s, stacks, files)
+	if err != nil {
+		return nil, err
+	}
+	d.say("%s published, %d already there", plural(summary.Published, "asset"), summary.Present)
+	return s, nil
+}
+
+// choose finds the configured stacks in an app's assembly and refuses what must
+// not or cannot be deployed.
+func (d *deployment) choose(built *assembly.Assembly, g group) (*selection, []*assembly.Stack, error) {
+	for _, warning := range built.Warnings {
+		d.say("warning: %s", warning)
+	}
+	stacks, err := built.Resolve(g.all)
+	if err != nil {
+		return nil, nil, err
+	}
+	s := &selection{
+		assembly: built, stacks: map[string]*assembly.Stack{}, uploaded: map[string]string{},
+		places: assembly.Placeholders{Partition: d.caller.Partition, Account: d.target.Account, Region: d.target.Region},
+	}
+	for i, name := range g.all {
+		s.stacks[name] = stacks[i]
+	}
+	return s, stacks, d.check(built, stacks)
+}
+
+// publish uploads files that are not there yet.
+func (d *deployment) publish(ctx context.Context, s *selection, stacks []*assembly.Stack, files []assets.File) (assets.Summary, error) {
+	publisher := assets.New(s.assembly.Dir, d.target.Account, func(text string) { d.say("%s", text) })
 	publisher.AllowForeign(func(ctx context.Context) (bool, error) {
 		session, err := d.session(ctx, s, stacks[0])
 		if err != nil {
@@ -126,12 +143,7 @@ func (d *deployment) prepare(ctx context.Context, g group) (*selection, error) {
 			return d.deployer(session).Output(ctx, assets.ToolkitStack, key)
 		})
 	})
-	summary, err := publisher.Publish(ctx, files)
-	if err != nil {
-		return nil, err
-	}
-	d.say("%s published, %d already there", plural(summary.Published, "asset"), summary.Present)
-	return s, nil
+	return publisher.Publish(ctx, files)
 }
 
 // check refuses what must not or cannot be deployed.

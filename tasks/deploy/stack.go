@@ -129,6 +129,17 @@ func (d *deployment) event(e cfn.Event) {
 	}
 }
 
+// input is everything about a stack that CloudFormation is told.
+func (d *deployment) input(s *selection, stack *assembly.Stack, template []byte) cfn.Input {
+	return cfn.Input{
+		StackName: stack.Name, Template: template, TemplateURL: s.templateURL(stack),
+		Tags: stack.Tags, RoleARN: s.places.Replace(stack.ExecutionRoleARN), NotificationARNs: stack.NotificationARNs,
+		TerminationProtection: stack.TerminationProtection, Execution: d.req.Key(),
+		RollBackPaused: d.target.OnFailedStack == pipeline.OnFailedStackRollback,
+		ConstructPath:  s.assembly.Resources(stack).Path,
+	}
+}
+
 func (d *deployment) deployStack(ctx context.Context, s *selection, stack *assembly.Stack) error {
 	d.count++
 	d.env.Progress(fmt.Sprintf("%s: deploying %s (%d/%d)", d.target.Name, stack.Name, d.count, len(d.target.Stacks)))
@@ -143,13 +154,7 @@ func (d *deployment) deployStack(ctx context.Context, s *selection, stack *assem
 	began := d.stage.now()
 	d.events = newEvents()
 	defer d.storeEvents(ctx, stack.Name)
-	result, err := d.deployer(session).Deploy(ctx, cfn.Input{
-		StackName: stack.Name, Template: template, TemplateURL: s.templateURL(stack),
-		Tags: stack.Tags, RoleARN: s.places.Replace(stack.ExecutionRoleARN), NotificationARNs: stack.NotificationARNs,
-		TerminationProtection: stack.TerminationProtection, Execution: d.req.Key(),
-		RollBackPaused: d.target.OnFailedStack == pipeline.OnFailedStackRollback,
-		ConstructPath:  s.assembly.Resources(stack).Path,
-	})
+	result, err := d.deployer(session).Deploy(ctx, d.input(s, stack, template))
 	if ctx.Err() == nil || err == nil { // else it goes on without us
 		d.ended = append(d.ended, Deployment{Stack: stack.Name, Succeeded: err == nil, Began: began, Ended: d.stage.now()})
 	}
