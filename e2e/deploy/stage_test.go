@@ -21,6 +21,7 @@ import (
 
 	"github.com/aphex-pipeline/aphex/e2e/aws"
 	"github.com/aphex-pipeline/aphex/internal/fault"
+	"github.com/aphex-pipeline/aphex/internal/record"
 	"github.com/aphex-pipeline/aphex/internal/revision"
 	"github.com/aphex-pipeline/aphex/internal/store"
 	"github.com/aphex-pipeline/aphex/internal/workspace"
@@ -44,6 +45,7 @@ type stage struct {
 	resets   []string
 	dirs     []string
 	journal  *memory
+	kept     []record.Events
 
 	mu       sync.Mutex
 	log      bytes.Buffer
@@ -117,6 +119,13 @@ func (s *stage) Enter(_ context.Context, _ string, expected, next revision.State
 	return nil
 }
 
+func (s *stage) PutEvents(_ context.Context, e record.Events) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.kept = append(s.kept, e)
+	return nil
+}
+
 // writes lists the calls that change something, of this stage's stacks and
 // assets.
 func (s *stage) writes() []string {
@@ -142,7 +151,7 @@ func (s *stage) run(commit string, edit ...func(*task.Request)) (task.Result, er
 	s.t.Helper()
 	dir := s.t.TempDir()
 	stage := deploy.New(deploy.Config{
-		Workspace: s, Synth: s, Store: store.NewDir(dir), Guard: s, Private: s.t.TempDir(),
+		Workspace: s, Synth: s, Store: store.NewDir(dir), Guard: s, Private: s.t.TempDir(), Events: s,
 		Base: func(context.Context) (awssdk.Config, error) { return config(s.emulator, s.base), nil },
 	})
 	req := task.Request{
@@ -338,9 +347,11 @@ func TestStage_FailureLeavesLaterStacksUntouched(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, emulator(t))
 	s.replace("data.template.json", `"Type": "String", "Name"`, `"Type": "Bogus", "Name"`)
+	s.replace("manifest.json", `"displayName": "PREFIX-data",`, `"displayName": "PREFIX-data", "metadata": {"/PREFIX-data/Param/Resource": [
+	  {"type": "aws:cdk:creationStack", "data": ["new Parameter (/work/source/node_modules/aws-cdk-lib/x.js:1:1)", "<anonymous> (/work/source/bin/shop.ts:5:15)"]}]},`)
 	_, err := s.run("b")
 	require.ErrorIs(t, err, &fault.Fault{Reason: fault.StackFailed, Err: errors.New("stack")})
-	require.Contains(t, fault.Message(err), s.expand("resource PREFIX-data/Param/Resource [Param] (AWS::SSM::Parameter)"))
+	require.Contains(t, fault.Message(err), s.expand("resource PREFIX-data/Param/Resource [Param] (AWS::SSM::Parameter, made at bin/shop.ts:5:15)"))
 	_, err = cfnsdk.NewFromConfig(config(s.emulator, target)).DescribeStacks(t.Context(), &cfnsdk.DescribeStacksInput{StackName: awssdk.String(s.prefix + "-api")})
 	require.ErrorContains(t, err, "does not exist")
 	require.Equal(t, []string{"deploying"}, s.phases, "an older commit cannot overwrite what began")
@@ -389,6 +400,8 @@ func TestStage_NestedStack(t *testing.T) {
 	require.ErrorIs(t, err, &fault.Fault{Reason: fault.StackFailed, Err: errors.New("stack")})
 	require.Contains(t, fault.Message(err), s.expand("resource PREFIX-data/Nest/Inner/Resource [Nest/Inner] (AWS::SSM::Parameter)"))
 	require.Contains(t, fault.Message(err), "Bogus")
+	require.Len(t, s.kept, 2)
+	s.requireAllEventsKept(s.prefix + "-data")
 }
 
 // A template that is no asset and too large for a request goes to the bucket

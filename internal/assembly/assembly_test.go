@@ -108,6 +108,29 @@ func TestResources_ConstructPaths(t *testing.T) {
 	require.Equal(t, "Prod/Web/Nest/Inner/Resource", web.Path("Nest", "Inner"))
 }
 
+// The innermost frame that is neither a library's nor the runtime's made a
+// construct, whether the app writes it beside the logical id or by itself.
+func TestResources_SaysWhatLineMadeAResource(t *testing.T) {
+	t.Parallel()
+	dir := write(t, map[string]string{
+		"manifest.json": `{"version": "55.0.0", "artifacts": {"s": {"type": "aws:cloudformation:stack", "environment": "aws://unknown-account/unknown-region", "properties": {"templateFile": "t.json"}, "metadata": {
+			"/s/A": [{"type": "aws:cdk:logicalId", "data": "A"}, {"type": "aws:cdk:creationStack", "data": ["new CfnQueue (/w/node_modules/aws-cdk-lib/aws-sqs/lib/sqs.generated.js:1:7)", "vary (/w/lib/kit.ts:15:3)", "<anonymous> (/w/bin/shop.ts:5:15)", "...node internals, tsx..."]}],
+			"/s/B": [{"type": "aws:cdk:logicalId", "data": "B", "trace": ["new B (/w/node_modules/x.js:1:1)", "Object.<anonymous> (/w/bin/shop.ts:9:1)", "Module._compile (node:internal/modules/cjs/loader:1364:14)"]}],
+			"/s/C": [{"type": "aws:cdk:logicalId", "data": "C", "trace": false}, {"type": "aws:cdk:creationStack", "data": ["stack traces disabled", "Kernel.create (/tmp/tmpx/lib/program.js:10:4)"]}],
+			"/s/N/I": [{"type": "aws:cdk:creationStack", "data": ["at file:///w/bin/nest.ts:2:2"]}]}}}}`,
+		"t.json": `{"Resources": {"N": {"Type": "AWS::CloudFormation::Stack", "Metadata": {"aws:asset:path": "n.json"}}}}`,
+		"n.json": `{"Resources": {"I": {"Type": "T", "Metadata": {"aws:cdk:path": "s/N/I"}}}}`,
+	})
+	a, err := assembly.Load(dir)
+	require.NoError(t, err)
+	r := a.Resources(a.Stacks[0])
+	require.Equal(t, "/w/lib/kit.ts:15:3", r.Source("A"))
+	require.Equal(t, "/w/bin/shop.ts:9:1", r.Source("B"))
+	require.Equal(t, "/w/bin/nest.ts:2:2", r.Source("N", "I"))
+	require.Empty(t, r.Source("C"))
+	require.Empty(t, r.Source("Nobody"))
+}
+
 func ids(stacks []*assembly.Stack) []string {
 	var out []string
 	for _, s := range stacks {

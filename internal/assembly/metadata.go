@@ -14,6 +14,7 @@ const (
 	metaWarning     = "aws:cdk:warning"
 	metaInfo        = "aws:cdk:info"
 	metaLogicalID   = "aws:cdk:logicalId"
+	metaCreation    = "aws:cdk:creationStack"
 	metaLegacyAsset = "aws:cdk:asset"
 	metaPath        = "aws:cdk:path"
 	metaAssetPath   = "aws:asset:path"
@@ -23,7 +24,7 @@ const (
 // readMetadata collects annotations, logical ids and legacy assets from the
 // manifest itself and from the file it names.
 func (u *unit) readMetadata(s *Stack, artifact artifactJSON) error {
-	s.logicalIDs = map[string]string{}
+	s.logicalIDs, s.sources = map[string]string{}, map[string]string{}
 	s.collect(artifact.Metadata)
 	if artifact.AdditionalMetadataFile == "" {
 		return nil
@@ -58,9 +59,55 @@ func (s *Stack) collect(metadata map[string][]metadataJSON) {
 				if _, seen := s.logicalIDs[id]; !seen {
 					s.logicalIDs[id] = p
 				}
+				s.made(p, frames(entry.Trace))
+			case metaCreation:
+				s.made(p, frames(entry.Data))
 			}
 		}
 	}
+}
+
+// made notes the line that made a construct: the innermost frame of the stack
+// trace that is the app's own.
+func (s *Stack) made(constructPath string, trace []string) {
+	if s.sources[constructPath] != "" {
+		return
+	}
+	for _, frame := range trace {
+		if line := lineOf(frame); line != "" {
+			s.sources[constructPath] = line
+			return
+		}
+	}
+}
+
+// frames returns a JSON list of texts; nil for anything else.
+func frames(data json.RawMessage) []string {
+	var list []string
+	if err := json.Unmarshal(data, &list); err != nil {
+		return nil
+	}
+	return list
+}
+
+// lineOf returns file, line and column of a frame such as "vary
+// (/work/kit.ts:15:3)"; empty for a frame of a library or of the runtime.
+func lineOf(frame string) string {
+	place := strings.TrimPrefix(strings.TrimSpace(frame), "at ")
+	if i := strings.LastIndexByte(place, '('); i >= 0 {
+		place = strings.TrimSuffix(place[i+1:], ")")
+	}
+	place = strings.TrimPrefix(place, "file://")
+	parts := strings.Split(place, ":")
+	if len(parts) < 3 || strings.Trim(parts[len(parts)-1]+parts[len(parts)-2], "0123456789") != "" {
+		return ""
+	}
+	for _, foreign := range []string{"node_modules/", "node:", "jsii-", "/lib/program.js"} {
+		if strings.Contains(place, foreign) {
+			return ""
+		}
+	}
+	return place
 }
 
 // text returns a JSON string's value, or the JSON itself for anything else.
@@ -72,10 +119,22 @@ func text(data json.RawMessage) string {
 	return s
 }
 
-// Resources maps the logical ids of a template to construct paths.
+// Resources maps the logical ids of a template to construct paths and to the
+// lines of the app that made them.
 type Resources struct {
-	paths  map[string]string
-	nested map[string]*Resources
+	paths   map[string]string
+	nested  map[string]*Resources
+	sources map[string]string
+}
+
+// Source returns the place in the app that made a resource, such as
+// "/work/bin/shop.ts:12:3"; empty if the app does not say. It takes what Path
+// takes.
+func (r *Resources) Source(logicalIDs ...string) string {
+	if path := r.Path(logicalIDs...); path != "" {
+		return r.sources[path]
+	}
+	return ""
 }
 
 // Path returns the construct path of a resource, such as "Prod/Db/Param". The
@@ -99,6 +158,7 @@ func (r *Resources) Path(logicalIDs ...string) string {
 // cannot be read only leaves paths unknown.
 func (a *Assembly) Resources(s *Stack) *Resources {
 	r := a.resources(s.TemplateFile, map[string]*Resources{})
+	r.sources = s.sources
 	for id, p := range s.logicalIDs {
 		if _, ok := r.paths[id]; !ok {
 			r.paths[id] = p

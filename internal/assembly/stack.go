@@ -53,6 +53,8 @@ type Stack struct {
 	LegacyAssets []string
 
 	logicalIDs map[string]string
+	// sources are where the app made its constructs, by construct path.
+	sources map[string]string
 }
 
 // Role is a role to assume.

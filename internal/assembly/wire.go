@@ -26,8 +26,9 @@ type artifactJSON struct {
 }
 
 type metadataJSON struct {
-	Type string          `json:"type"`
-	Data json.RawMessage `json:"data"`
+	Type  string          `json:"type"`
+	Data  json.RawMessage `json:"data"`
+	Trace json.RawMessage `json:"trace"`
 }
 
 type stackJSON struct {

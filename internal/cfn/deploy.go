@@ -210,8 +210,15 @@ func (o *operation) done(ctx context.Context) (Result, error) {
 	return o.result(stack), nil
 }
 
-func (o *operation) disappeared() error {
-	return fault.Newf(fault.User, fault.StackFailed, o.op, "Find out who deleted the stack, then retry the run", "the stack was deleted meanwhile")
+func (o *operation) disappeared(deletion ...Event) error {
+	text := "the stack was deleted meanwhile"
+	for _, e := range deletion {
+		text += fmt.Sprintf("; %s at %s", e.Status, e.Time.UTC().Format(time.TimeOnly+"Z"))
+		if e.Reason != "" {
+			text += ": " + brief(e.Reason)
+		}
+	}
+	return fault.Newf(fault.User, fault.StackFailed, o.op, "Find out who deleted the stack, then retry the run", "%s", text)
 }
 
 func (o *operation) result(stack *cfntypes.Stack) Result {

@@ -131,7 +131,9 @@ func New(cfg Config) *Deployer {
 	if cfg.Budget == nil {
 		cfg.Budget = newBudget()
 	}
-	client := cfnsdk.NewFromConfig(cfg.AWS, func(o *cfnsdk.Options) { o.Retryer, o.APIOptions = cfg.Retryer, append(o.APIOptions, cfg.Budget.attach) })
+	client := cfnsdk.NewFromConfig(cfg.AWS, func(o *cfnsdk.Options) {
+		o.Retryer, o.APIOptions = cfg.Retryer, append(o.APIOptions, cfg.Budget.attach)
+	})
 	return &Deployer{stacks: client, changeSets: client, rollbacks: client, diagnosis: client, cfg: cfg, region: cfg.AWS.Region}
 }
 

@@ -73,24 +73,51 @@ func (o *operation) findings(ctx context.Context, arn, reason string) []string {
 	if !strings.Contains(lower, "earlyvalidation") && !strings.Contains(lower, "hook") && reason != "" {
 		return nil
 	}
-	out, err := o.d.diagnosis.DescribeEvents(ctx, &cfnsdk.DescribeEventsInput{
-		ChangeSetName: aws.String(arn), Filters: &cfntypes.EventFilter{FailedEvents: aws.Bool(true)},
-	})
-	var findings []string
-	if err != nil {
-		o.note("the events of the change set cannot be read: %v", awserr.Brief(err))
-	} else {
-		for i := range out.OperationEvents {
-			findings = append(findings, o.finding(&out.OperationEvents[i])...)
-		}
-	}
+	findings := o.failedEvents(ctx, &cfnsdk.DescribeEventsInput{ChangeSetName: aws.String(arn)})
 	if len(findings) == 0 {
 		findings = o.hooks(ctx, arn)
 	}
-	if more := len(findings) - maxFindings; more > 0 {
-		findings = append(findings[:maxFindings], fmt.Sprintf("and %d more", more))
+	return atMost(findings)
+}
+
+// failedEvents are what the failed events of a change set or a stack find.
+func (o *operation) failedEvents(ctx context.Context, in *cfnsdk.DescribeEventsInput) []string {
+	in.Filters = &cfntypes.EventFilter{FailedEvents: aws.Bool(true)}
+	out, err := o.d.diagnosis.DescribeEvents(ctx, in)
+	if err != nil {
+		o.note("the events of the operation cannot be read: %v", awserr.Brief(err))
+		return nil
+	}
+	var findings []string
+	for i := range out.OperationEvents {
+		if e := &out.OperationEvents[i]; o.concerns(e) {
+			findings = append(findings, o.finding(e)...)
+		}
 	}
 	return findings
+}
+
+// concerns reports whether an event is of our operation, as far as it says:
+// those of a stack go back to earlier ones.
+func (o *operation) concerns(e *cfntypes.OperationEvent) bool {
+	token := aws.ToString(e.ClientRequestToken)
+	return token == "" || token == o.id.token("execute", o.state.Generation)
+}
+
+func atMost(findings []string) []string {
+	if more := len(findings) - maxFindings; more > 0 {
+		return append(findings[:maxFindings], fmt.Sprintf("and %d more", more))
+	}
+	return findings
+}
+
+// validation is what CloudFormation found before it touched a resource; empty
+// unless text, which is all that the stack says, refers to it.
+func (o *operation) validation(ctx context.Context, text, stackARN string) string {
+	if !strings.Contains(text, "DescribeEvents") {
+		return ""
+	}
+	return strings.Join(atMost(o.failedEvents(ctx, &cfnsdk.DescribeEventsInput{StackName: aws.String(stackARN)})), "; ")
 }
 
 // finding says what one failed event is about; nothing if it does not say.

@@ -37,6 +37,9 @@ type Input struct {
 	// "". The last logical id is the resource, those before it are the nested
 	// stacks it is in. May be nil.
 	ConstructPath func(logicalIDs ...string) string
+	// Source returns the line of the app that made a resource, such as
+	// "bin/shop.ts:12:3", or "". It takes what ConstructPath takes. May be nil.
+	Source func(logicalIDs ...string) string
 }
 
 // Outcome says what a deployment did.
@@ -82,7 +85,10 @@ type Event struct {
 	LogicalID string
 	// Path is the construct path; empty if unknown.
 	Path string
-	// Reason is what CloudFormation says about the status; often empty.
+	// Source is the line of the app that made the resource; empty if unknown.
+	Source string
+	// Reason is what CloudFormation says about the status, without what signed
+	// URLs are signed with; often empty.
 	Reason string
 }
 

@@ -255,9 +255,21 @@ func record(lines ...string) *history {
 		if len(f) == 5 {
 			e.Reason = f[4]
 		}
-		h.add(e, f[2] == stackType)
+		h.add(e, f[2] == stackType, depthOf(f[3]))
 	}
 	return h
+}
+
+// depthOf tells the depth of an event by its logical id, which is "root" for
+// the stack itself.
+func depthOf(id string) int {
+	switch {
+	case id == "root":
+		return 0
+	case strings.HasPrefix(id, "Nest"):
+		return 1
+	}
+	return 0
 }
 
 func TestExplain(t *testing.T) {
@@ -286,7 +298,7 @@ func TestExplain(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			require.Equal(t, tt.want, tt.h.explain(tt.status, ""))
+			require.Equal(t, tt.want, tt.h.explain(tt.status, "").text)
 		})
 	}
 	require.Equal(t, []string{"resource Old (AWS::S3::Bucket) was replaced or removed but could not be deleted: not empty"},

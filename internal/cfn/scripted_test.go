@@ -3,6 +3,7 @@ package cfn_test
 import (
 	"errors"
 	"fmt"
+	"html"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -62,6 +63,7 @@ type script struct {
 	// operationEvents, hookResults and hookResult are answers.
 	operationEvents, hookResults, hookResult string
 	forbidden                                bool
+	refusal                                  string // of CreateChangeSet
 }
 
 type event struct{ stack, token, status, kind, id, physical, reason string }
@@ -103,6 +105,9 @@ func (s *script) answer(action string, form url.Values) (body, code string) {
 	case "GetTemplate":
 		return "<TemplateBody><![CDATA[" + s.live + "]]></TemplateBody>", ""
 	case "CreateChangeSet":
+		if s.refusal != "" {
+			return s.refusal, "ValidationError"
+		}
 		s.created, s.removed, s.execution = form, false, "AVAILABLE"
 		if s.status == "" {
 			s.status = "REVIEW_IN_PROGRESS"
@@ -167,7 +172,7 @@ func (s *script) history(stack string) string {
 			continue
 		}
 		fmt.Fprintf(&out, `<member><EventId>%d</EventId><StackId>%s</StackId><Timestamp>2026-11-23T12:00:%02dZ</Timestamp><ClientRequestToken>%s</ClientRequestToken><ResourceStatus>%s</ResourceStatus><ResourceType>%s</ResourceType><LogicalResourceId>%s</LogicalResourceId><PhysicalResourceId>%s</PhysicalResourceId><ResourceStatusReason>%s</ResourceStatusReason></member>`,
-			i, e.stack, i%60, e.token, e.status, e.kind, e.id, e.physical, e.reason)
+			i, e.stack, i%60, e.token, e.status, e.kind, e.id, e.physical, html.EscapeString(e.reason))
 	}
 	return "<StackEvents>" + out.String() + "</StackEvents>"
 }

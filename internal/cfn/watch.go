@@ -1,6 +1,7 @@
 package cfn
 
 import (
+	"cmp"
 	"context"
 	"strings"
 	"time"
@@ -38,9 +39,11 @@ type watcher struct {
 	// final is the stack's status as its last event has it.
 	final   Status
 	finalAt time.Time
-	began   bool
-	looked  time.Time
-	started time.Time
+	// deletion is when somebody began to delete the stack.
+	deletion []Event
+	began    bool
+	looked   time.Time
+	started  time.Time
 	// silent is since when CloudFormation does not answer.
 	silent time.Time
 }
@@ -172,7 +175,7 @@ func (w *watcher) look(ctx context.Context) (*cfntypes.Stack, Status, error) {
 	}
 	out, err := w.o.d.stacks.DescribeStacks(ctx, &cfnsdk.DescribeStacksInput{StackName: aws.String(w.follows[0].arn)})
 	if awserr.StackNotFound(err) || err == nil && (len(out.Stacks) == 0 || Status(out.Stacks[0].StackStatus).Deleted()) {
-		return nil, "", w.o.disappeared()
+		return nil, "", w.o.disappeared(w.deletion...)
 	}
 	if err != nil {
 		return nil, "", err
@@ -259,6 +262,9 @@ pages:
 // take records one event of our operation.
 func (w *watcher) take(f *follow, root bool, e cfntypes.StackEvent) {
 	token := aws.ToString(e.ClientRequestToken)
+	if root && e.ResourceStatus == cfntypes.ResourceStatusDeleteInProgress && aws.ToString(e.PhysicalResourceId) == aws.ToString(e.StackId) {
+		w.deletion = []Event{w.event(f, e)}
+	}
 	if root && !w.ours(token) {
 		return
 	}
@@ -283,7 +289,11 @@ func (w *watcher) take(f *follow, root bool, e cfntypes.StackEvent) {
 	case isStack && strings.HasPrefix(physical, "arn:"):
 		w.follow(physical, append(append([]string{}, f.ids...), aws.ToString(e.LogicalResourceId)), status.InProgress())
 	}
-	w.history.add(w.event(f, e), itself || isStack)
+	depth := len(f.ids)
+	if isStack && !itself {
+		depth++
+	}
+	w.history.add(w.event(f, e), isStack, depth)
 	w.o.d.cfg.OnEvent(w.history.events[len(w.history.events)-1])
 }
 
@@ -309,10 +319,13 @@ func (w *watcher) event(f *follow, e cfntypes.StackEvent) Event {
 	ids := append(append([]string{}, f.ids...), aws.ToString(e.LogicalResourceId))
 	out := Event{
 		Time: aws.ToTime(e.Timestamp), Stack: w.o.in.StackName, Status: string(e.ResourceStatus), Type: aws.ToString(e.ResourceType),
-		LogicalID: strings.Join(ids, "/"), Reason: aws.ToString(e.ResourceStatusReason),
+		LogicalID: strings.Join(ids, "/"), Reason: signedURL(aws.ToString(e.ResourceStatusReason)),
 	}
 	if path := w.o.in.ConstructPath; path != nil {
 		out.Path = path(ids...)
+	}
+	if source := w.o.in.Source; source != nil {
+		out.Source = source(ids...)
 	}
 	return out
 }
@@ -323,14 +336,21 @@ func (o *operation) conclude(ctx context.Context, w *watcher, stack *cfntypes.St
 		o.warnings = append(o.warnings, w.history.leftovers()...)
 		return o.succeed(ctx, stack)
 	}
-	remedy := "Mend the cause, then push again or retry the run"
+	why := w.history.explain(status, aws.ToString(stack.StackStatusReason))
+	if found := o.validation(ctx, why.text, w.follows[0].arn); found != "" {
+		why = explanation{text: found + "; " + why.text, remedy: remedyFor(found)}
+	}
+	remedy := cmp.Or(why.remedy, "Mend the cause") + ", then push again or retry the run"
 	if status.Unusable() {
 		remedy += "; what is left of the stack is deleted then and created anew"
 	}
 	if status.Paused() {
 		remedy = status.advice()
+		if why.remedy != "" {
+			remedy = why.remedy + ". " + remedy
+		}
 	}
-	return Result{}, fault.Newf(fault.User, fault.StackFailed, o.op, remedy, "%s", w.history.explain(status, aws.ToString(stack.StackStatusReason)))
+	return Result{}, fault.Newf(fault.User, fault.StackFailed, o.op, remedy, "%s", why.text)
 }
 
 // stackNameOf returns the name in a stack's ARN.

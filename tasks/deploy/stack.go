@@ -12,6 +12,7 @@ import (
 	"github.com/aphex-pipeline/aphex/internal/cfn"
 	"github.com/aphex-pipeline/aphex/internal/fault"
 	"github.com/aphex-pipeline/aphex/internal/pipeline"
+	"github.com/aphex-pipeline/aphex/internal/worker"
 )
 
 // login finds out who we are and, if the environment names a role, takes it.
@@ -131,12 +132,13 @@ func (d *deployment) event(e cfn.Event) {
 
 // input is everything about a stack that CloudFormation is told.
 func (d *deployment) input(s *selection, stack *assembly.Stack, template []byte) cfn.Input {
+	resources := s.assembly.Resources(stack)
 	return cfn.Input{
 		StackName: stack.Name, Template: template, TemplateURL: s.templateURL(stack),
 		Tags: stack.Tags, RoleARN: s.places.Replace(stack.ExecutionRoleARN), NotificationARNs: stack.NotificationARNs,
 		TerminationProtection: stack.TerminationProtection, Execution: d.req.Key(),
 		RollBackPaused: d.target.OnFailedStack == pipeline.OnFailedStackRollback,
-		ConstructPath:  s.assembly.Resources(stack).Path,
+		ConstructPath:  resources.Path, Source: sourceIn(resources),
 	}
 }
 
@@ -168,4 +170,16 @@ func (d *deployment) deployStack(ctx context.Context, s *selection, stack *assem
 	d.outputs[stack.Name] = result.Outputs
 	d.outcomes = append(d.outcomes, fmt.Sprintf("%s %s", stack.Name, result.Outcome))
 	return nil
+}
+
+// sourceIn returns the lines of the app that made resources, in files relative
+// to the checkout.
+func sourceIn(resources *assembly.Resources) func(logicalIDs ...string) string {
+	return func(logicalIDs ...string) string {
+		line := resources.Source(logicalIDs...)
+		if _, inside, ok := strings.Cut(line, "/"+worker.SourceDir+"/"); ok {
+			return inside
+		}
+		return line
+	}
 }
