@@ -164,9 +164,14 @@ const waiting = `{"Resources": {
 // signal ends the wait condition of the stack.
 func (s *stack) signal(status string) {
 	s.t.Helper()
+	signal(s.t, s.client(), s.name, status)
+}
+
+func signal(t *testing.T, client *cfnsdk.Client, stack, status string) {
+	t.Helper()
 	var url string
-	require.Eventually(s.t, func() bool {
-		out, err := s.client().DescribeStackResource(s.t.Context(), &cfnsdk.DescribeStackResourceInput{StackName: awssdk.String(s.name), LogicalResourceId: awssdk.String("Handle")})
+	require.Eventually(t, func() bool {
+		out, err := client.DescribeStackResource(t.Context(), &cfnsdk.DescribeStackResourceInput{StackName: awssdk.String(stack), LogicalResourceId: awssdk.String("Handle")})
 		if err != nil || out.StackResourceDetail.PhysicalResourceId == nil {
 			return false
 		}
@@ -174,12 +179,12 @@ func (s *stack) signal(status string) {
 		return strings.HasPrefix(url, "http")
 	}, 20*time.Second, 50*time.Millisecond)
 	body := fmt.Sprintf(`{"Status": %q, "UniqueId": "1", "Reason": "as the test asks", "Data": "d"}`, status)
-	req, err := http.NewRequestWithContext(s.t.Context(), http.MethodPut, url, bytes.NewReader([]byte(body)))
-	require.NoError(s.t, err)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPut, url, bytes.NewReader([]byte(body)))
+	require.NoError(t, err)
 	resp, err := http.DefaultClient.Do(req)
-	require.NoError(s.t, err)
-	require.NoError(s.t, resp.Body.Close())
-	require.Equal(s.t, http.StatusOK, resp.StatusCode)
+	require.NoError(t, err)
+	require.NoError(t, resp.Body.Close())
+	require.Equal(t, http.StatusOK, resp.StatusCode)
 }
 
 // begin starts to deploy the waiting template and returns once it is in

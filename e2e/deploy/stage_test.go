@@ -149,6 +149,11 @@ func (s *stage) Write(p []byte) (int, error) {
 
 func (s *stage) run(commit string, edit ...func(*task.Request)) (task.Result, error) {
 	s.t.Helper()
+	return s.runWith(s.t.Context(), commit, edit...)
+}
+
+func (s *stage) runWith(ctx context.Context, commit string, edit ...func(*task.Request)) (task.Result, error) {
+	s.t.Helper()
 	dir := s.t.TempDir()
 	stage := deploy.New(deploy.Config{
 		Workspace: s, Synth: s, Store: store.NewDir(dir), Guard: s, Private: s.t.TempDir(), Events: s,
@@ -162,7 +167,7 @@ func (s *stage) run(commit string, edit ...func(*task.Request)) (task.Result, er
 		f(&req)
 	}
 	s.log.Reset()
-	return stage.Run(s.t.Context(), req, task.Env{
+	return stage.Run(ctx, req, task.Env{
 		Output: s, Logger: slog.New(slog.DiscardHandler), Effects: s.journal,
 		Progress: func(text string) { s.progress = append(s.progress, text) },
 	})
@@ -213,7 +218,7 @@ func TestStage_DeploysExactlyTheConfiguredStacks(t *testing.T) {
 	s := newStage(t, emulator(t))
 	got, err := s.run("b")
 	require.NoError(t, err, s.log.String())
-	require.Regexp(t, `^dev: 2 stacks in \d+ s: PREFIX-data created, PREFIX-api created$`, strings.ReplaceAll(got.Message, s.prefix, "PREFIX"))
+	require.Regexp(t, `^dev: 2 stacks in \d+ s: PREFIX-data created, PREFIX-api created; \d+ AWS calls$`, strings.ReplaceAll(got.Message, s.prefix, "PREFIX"))
 	require.Empty(t, got.Reason)
 	require.Equal(t, "true", got.Outputs[task.OutputDeployed])
 	require.Contains(t, got.Outputs[task.OutputStacksURL], "runs/uid-"+s.prefix+"/environments/dev/outputs.json")

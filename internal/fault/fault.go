@@ -126,8 +126,11 @@ func Message(err error) string {
 // about all of them.
 func Join(op, remedy string, errs ...error) error {
 	errs = slices.DeleteFunc(slices.Clone(errs), func(err error) bool { return err == nil })
-	if len(errs) < 2 {
-		return errors.Join(errs...)
+	switch len(errs) {
+	case 0:
+		return nil
+	case 1:
+		return errs[0]
 	}
 	first := From(errs[0])
 	if i := slices.IndexFunc(errs, func(err error) bool { return From(err).Class != Cancelled }); i >= 0 {

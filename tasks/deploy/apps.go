@@ -67,12 +67,11 @@ func (d *deployment) deployGroup(ctx context.Context, g group, known map[string]
 		}
 		known[g.app] = selected
 	}
-	for _, name := range g.names {
-		if err := d.deployStack(ctx, selected, selected.stacks[name]); err != nil {
-			return err
-		}
+	stacks := make([]*assembly.Stack, len(g.names))
+	for i, name := range g.names {
+		stacks[i] = selected.stacks[name]
 	}
-	return nil
+	return d.deployAll(ctx, selected, stacks)
 }
 
 // prepare does everything for an app that comes before its first stack. All
@@ -140,7 +139,7 @@ func (d *deployment) publish(ctx context.Context, s *selection, stacks []*assemb
 			return false, err
 		}
 		return assets.ForeignBucketsAllowed(ctx, func(ctx context.Context, key string) (string, bool, error) {
-			return d.deployer(session).Output(ctx, assets.ToolkitStack, key)
+			return d.deployer(session, nil).Output(ctx, assets.ToolkitStack, key)
 		})
 	})
 	return publisher.Publish(ctx, files)

@@ -7,11 +7,14 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 
 	"github.com/aphex-pipeline/aphex/internal/awsauth"
+	"github.com/aphex-pipeline/aphex/internal/awscalls"
+	"github.com/aphex-pipeline/aphex/internal/cfn"
 	"github.com/aphex-pipeline/aphex/internal/fault"
 	"github.com/aphex-pipeline/aphex/internal/handover"
 	"github.com/aphex-pipeline/aphex/internal/pipeline"
@@ -125,10 +128,12 @@ type Config struct {
 type Stage struct {
 	cfg Config
 	now func() time.Time
+	// budgets are shared by all executions in the process.
+	budgets *cfn.Budgets
 }
 
 // New returns the deploy-env stage.
-func New(cfg Config) *Stage { return &Stage{cfg: cfg, now: time.Now} }
+func New(cfg Config) *Stage { return &Stage{cfg: cfg, now: time.Now, budgets: &cfn.Budgets{}} }
 
 var _ task.Runner = (*Stage)(nil)
 
@@ -177,6 +182,7 @@ func (s *Stage) Run(ctx context.Context, req task.Request, env task.Env) (task.R
 		"Raise the timeout of the environment, or find out what took so long", "the environment's time of %s is used up (environments[].timeout)", timeout))
 	defer cancel()
 	defer d.report(ctx)
+	defer func() { d.say("%s", &d.calls) }()
 	return d.run(limited)
 }
 
@@ -205,17 +211,24 @@ type deployment struct {
 	// publishing hands out the credentials of assets.
 	publishing *awsauth.Sessions
 	caller     awsauth.Identity
-	warned     map[string]bool
-	// events are those of the stack that is being deployed.
-	events *events
-	// ended are the stacks whose deployment has ended.
-	ended []Deployment
+	// calls counts what AWS is asked.
+	calls awscalls.Counter
 
 	// dirs are the folders of assemblies.
-	dirs     []string
-	count    int
+	dirs []string
+	// order are the names of the stacks as configured, count is how many have
+	// begun.
+	order []string
+	count int
+
+	// mu guards what several stacks write at a time.
+	mu     sync.Mutex
+	warned map[string]bool
+	// ended are the stacks whose deployment has ended.
+	ended []Deployment
+	// outputs and outcomes are those of the stacks, by name.
 	outputs  map[string]map[string]string
-	outcomes []string
+	outcomes map[string]cfn.Outcome
 }
 
 func (d *deployment) checkRevision(ctx context.Context) (*task.Result, error) {
@@ -270,7 +283,7 @@ func (d *deployment) run(ctx context.Context) (task.Result, error) {
 	if err := d.login(ctx); err != nil {
 		return task.Result{}, err
 	}
-	d.outputs = map[string]map[string]string{}
+	d.outputs, d.outcomes = map[string]map[string]string{}, map[string]cfn.Outcome{}
 	assemblies := map[string]*selection{}
 	for _, g := range groups {
 		if err := d.deployGroup(ctx, g, assemblies); err != nil {
@@ -293,12 +306,16 @@ func (d *deployment) finish(ctx context.Context) (task.Result, error) {
 	if err != nil {
 		return task.Result{}, fmt.Errorf("store the outputs of %s: %w", d.target.Name, err)
 	}
+	outcomes := make([]string, len(d.order))
+	for i, stack := range d.order {
+		outcomes[i] = fmt.Sprintf("%s %s", stack, d.outcomes[stack])
+	}
 	parameter := string(document)
 	if len(document) > maxOutputsParameter {
 		parameter = ""
 	}
 	return task.Result{
-		Message: fmt.Sprintf("%s: %s in %s: %s", d.target.Name, plural(len(d.outcomes), "stack"), seconds(d.stage.now().Sub(d.began)), strings.Join(d.outcomes, ", ")),
+		Message: fmt.Sprintf("%s: %s in %s: %s; %s", d.target.Name, plural(len(outcomes), "stack"), seconds(d.stage.now().Sub(d.began)), strings.Join(outcomes, ", "), plural(d.calls.Total(), "AWS call")),
 		Outputs: map[string]string{task.OutputDeployed: "true", task.OutputStacks: parameter, task.OutputStacksURL: object.URL},
 	}, nil
 }

@@ -41,22 +41,22 @@ func (e *events) add(said cfn.Event) {
 // storeEvents keeps the events of a stack whose deployment has ended, however.
 // A stack that had none (it was as wanted) leaves what is there alone. The
 // events are in the log too: not to be able to keep them fails nothing.
-func (d *deployment) storeEvents(ctx context.Context, stack string) {
-	d.events.mu.Lock()
-	defer d.events.mu.Unlock()
-	if d.stage.cfg.Events == nil || len(d.events.list) == 0 {
+func (d *deployment) storeEvents(ctx context.Context, stack string, said *events) {
+	said.mu.Lock()
+	defer said.mu.Unlock()
+	if d.stage.cfg.Events == nil || len(said.list) == 0 {
 		return
 	}
 	if redact := d.stage.cfg.Redact; redact != nil {
-		for i := range d.events.list {
-			d.events.list[i].Reason = redact(d.events.list[i].Reason)
+		for i := range said.list {
+			said.list[i].Reason = redact(said.list[i].Reason)
 		}
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
 	defer cancel()
 	err := d.stage.cfg.Events.PutEvents(ctx, record.Events{
 		WorkflowID: d.req.Run.UID, Environment: d.target.Name, Account: d.target.Account, Region: d.target.Region,
-		Stack: stack, Events: d.events.list, Truncated: d.events.truncated,
+		Stack: stack, Events: said.list, Truncated: said.truncated,
 	})
 	if err != nil {
 		d.say("warning: the events of %s could not be kept: %v", stack, err)

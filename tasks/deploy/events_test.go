@@ -34,25 +34,26 @@ func TestStoreEvents(t *testing.T) {
 	d := &deployment{
 		stage: New(Config{Events: k, Redact: func(s string) string { return strings.ReplaceAll(s, "s3cret", "***") }}),
 		req:   task.Request{Run: task.Run{UID: "u1"}}, env: task.Env{Output: &out},
-		target: pipeline.Environment{Name: "dev", Account: "111111111111", Region: "eu-west-1"}, events: newEvents(),
+		target: pipeline.Environment{Name: "dev", Account: "111111111111", Region: "eu-west-1"},
 	}
-	d.storeEvents(t.Context(), "as-wanted")
+	said := newEvents()
+	d.storeEvents(t.Context(), "as-wanted", said)
 	require.Empty(t, k.events, "what an earlier attempt said is not overwritten by nothing")
 
-	d.events.add(cfn.Event{Stack: "api", Status: "CREATE_FAILED", Reason: "value s3cret is no good"})
+	said.add(cfn.Event{Stack: "api", Status: "CREATE_FAILED", Reason: "value s3cret is no good"})
 	cancelled, cancel := context.WithCancel(t.Context())
 	cancel()
-	d.storeEvents(cancelled, "api")
+	d.storeEvents(cancelled, "api", said)
 	require.Len(t, k.events, 1)
 	require.Empty(t, out.String(), "a cancelled stage keeps them too")
 	require.Equal(t, "value *** is no good", k.events[0].Events[0].Reason)
 	require.Equal(t, []string{"u1", "dev", "api"}, []string{k.events[0].WorkflowID, k.events[0].Environment, k.events[0].Stack})
 
 	for i := range maxEvents + 10 {
-		d.events.add(cfn.Event{LogicalID: strconv.Itoa(i)})
+		said.add(cfn.Event{LogicalID: strconv.Itoa(i)})
 	}
 	k.err = errors.New("no bucket")
-	d.storeEvents(t.Context(), "api")
+	d.storeEvents(t.Context(), "api", said)
 	require.Len(t, k.events[1].Events, maxEvents)
 	require.True(t, k.events[1].Truncated)
 	require.Contains(t, out.String(), "the events of api could not be kept: no bucket")

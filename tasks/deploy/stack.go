@@ -21,6 +21,7 @@ func (d *deployment) login(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	base = d.calls.Attach(base)
 	name := awsauth.SessionName(d.req.Pipeline, d.req.Run.Name, d.req.Stage)
 	d.sessions = awsauth.NewSessions(base, name)
 	d.publishing = d.sessions
@@ -50,10 +51,16 @@ func (d *deployment) place(region string) awsauth.Target {
 
 // warn says each warning once.
 func (d *deployment) warn(text string) {
-	if text == "" || d.warned[text] {
+	if text == "" {
 		return
 	}
+	d.mu.Lock()
+	known := d.warned[text]
 	d.warned[text] = true
+	d.mu.Unlock()
+	if known {
+		return
+	}
 	d.say("warning: %s", text)
 }
 
@@ -91,7 +98,7 @@ func (d *deployment) proveStacks(ctx context.Context, s *selection, stacks []*as
 				continue
 			}
 			checked[key] = true
-			toolkit := d.deployer(session)
+			toolkit := d.deployer(session, nil)
 			err := assets.CheckBootstrap(ctx, session.Config, d.target.Account, r, func(ctx context.Context) (string, bool, error) {
 				return toolkit.Output(ctx, assets.ToolkitStack, "BootstrapVersion")
 			})
@@ -103,13 +110,18 @@ func (d *deployment) proveStacks(ctx context.Context, s *selection, stacks []*as
 	return nil
 }
 
-func (d *deployment) deployer(session awsauth.Session) *cfn.Deployer {
+// deployer returns what deploys with a session; what is said about the stack
+// is kept in said, which may be nil.
+func (d *deployment) deployer(session awsauth.Session, said *events) *cfn.Deployer {
 	return cfn.New(cfn.Config{
-		AWS: session.Config, Account: d.target.Account, Journal: d.env.Effects, TemplateEndpoint: d.stage.cfg.TemplateEndpoint,
+		Budget: d.stage.budgets.For(d.target.Account, session.Config.Region),
+		AWS:    session.Config, Account: d.target.Account, Journal: d.env.Effects, TemplateEndpoint: d.stage.cfg.TemplateEndpoint,
 		OnNote: func(text string) { d.say("%s", text) },
 		OnEvent: func(e cfn.Event) {
 			d.event(e)
-			d.events.add(e)
+			if said != nil {
+				said.add(e)
+			}
 		},
 	})
 }
@@ -142,9 +154,8 @@ func (d *deployment) input(s *selection, stack *assembly.Stack, template []byte)
 	}
 }
 
+// deployStack deploys one stack; several may be under way at a time.
 func (d *deployment) deployStack(ctx context.Context, s *selection, stack *assembly.Stack) error {
-	d.count++
-	d.env.Progress(fmt.Sprintf("%s: deploying %s (%d/%d)", d.target.Name, stack.Name, d.count, len(d.target.Stacks)))
 	session, err := d.session(ctx, s, stack)
 	if err != nil {
 		return err
@@ -153,12 +164,13 @@ func (d *deployment) deployStack(ctx context.Context, s *selection, stack *assem
 	if err != nil {
 		return err
 	}
-	began := d.stage.now()
-	d.events = newEvents()
-	defer d.storeEvents(ctx, stack.Name)
-	result, err := d.deployer(session).Deploy(ctx, d.input(s, stack, template))
+	began, said := d.stage.now(), newEvents()
+	defer d.storeEvents(ctx, stack.Name, said)
+	result, err := d.deployer(session, said).Deploy(ctx, d.input(s, stack, template))
 	if ctx.Err() == nil || err == nil { // else it goes on without us
+		d.mu.Lock()
 		d.ended = append(d.ended, Deployment{Stack: stack.Name, Succeeded: err == nil, Began: began, Ended: d.stage.now()})
+		d.mu.Unlock()
 	}
 	if err != nil {
 		return err
@@ -167,8 +179,9 @@ func (d *deployment) deployStack(ctx context.Context, s *selection, stack *assem
 		d.say("%s: warning: %s", stack.Name, warning)
 	}
 	d.say("%s %s in %s", stack.Name, result.Outcome, seconds(d.stage.now().Sub(began)))
-	d.outputs[stack.Name] = result.Outputs
-	d.outcomes = append(d.outcomes, fmt.Sprintf("%s %s", stack.Name, result.Outcome))
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.outputs[stack.Name], d.outcomes[stack.Name] = result.Outputs, result.Outcome
 	return nil
 }
 

@@ -41,7 +41,7 @@ func (d *deployment) templates(ctx context.Context, s *selection, stacks []*asse
 		if err != nil {
 			return nil, err
 		}
-		bucket, ok, err := d.deployer(session).Output(ctx, assets.ToolkitStack, "BucketName")
+		bucket, ok, err := d.deployer(session, nil).Output(ctx, assets.ToolkitStack, "BucketName")
 		if err != nil {
 			return nil, err
 		}
