@@ -47,7 +47,8 @@ type Sender struct {
 func New(base func(ctx context.Context) (aws.Config, error)) *Sender { return &Sender{base: base} }
 
 // Run sends the figures of a run that has ended: RunSucceeded, RunFailed and
-// RunDuration by pipeline; StageSucceeded, StageFailed and StageDuration by
+// RunDuration by pipeline; ArtifactCount and ArtifactSize, in bytes, by
+// pipeline if its build has published any; StageSucceeded, StageFailed and StageDuration by
 // pipeline, stage and, where there is one, environment. Counts are 0 or 1, so
 // that their average is a rate; durations are in seconds.
 //
@@ -57,6 +58,11 @@ func (s *Sender) Run(ctx context.Context, run record.Run) error {
 	pipeline := dimensions("Pipeline", run.Pipeline)
 	if run.CompletedAt != nil {
 		figures = append(figures, outcome("Run", run.Status == record.Succeeded, run.TriggeredAt, *run.CompletedAt, pipeline)...)
+	}
+	if total := run.Artifacts; total != nil && run.CompletedAt != nil {
+		figures = append(figures,
+			figure("ArtifactCount", float64(total.Count), cwtypes.StandardUnitCount, *run.CompletedAt, pipeline),
+			figure("ArtifactSize", float64(total.SizeBytes), cwtypes.StandardUnitBytes, *run.CompletedAt, pipeline))
 	}
 	for _, stage := range run.Stages {
 		if stage.CompletedAt == nil {
@@ -84,14 +90,15 @@ func (s *Sender) Deployments(ctx context.Context, pipeline, environment string, 
 // outcome are the three figures of something that ended.
 func outcome(of string, succeeded bool, began, ended time.Time, by []cwtypes.Dimension) []cwtypes.MetricDatum {
 	counts := map[bool]float64{true: 1, false: 0}
-	figure := func(name string, value float64, unit cwtypes.StandardUnit) cwtypes.MetricDatum {
-		return cwtypes.MetricDatum{MetricName: aws.String(of + name), Value: aws.Float64(value), Unit: unit, Timestamp: aws.Time(ended.UTC()), Dimensions: by}
-	}
 	return []cwtypes.MetricDatum{
-		figure("Succeeded", counts[succeeded], cwtypes.StandardUnitCount),
-		figure("Failed", counts[!succeeded], cwtypes.StandardUnitCount),
-		figure("Duration", max(ended.Sub(began), 0).Seconds(), cwtypes.StandardUnitSeconds),
+		figure(of+"Succeeded", counts[succeeded], cwtypes.StandardUnitCount, ended, by),
+		figure(of+"Failed", counts[!succeeded], cwtypes.StandardUnitCount, ended, by),
+		figure(of+"Duration", max(ended.Sub(began), 0).Seconds(), cwtypes.StandardUnitSeconds, ended, by),
 	}
+}
+
+func figure(name string, value float64, unit cwtypes.StandardUnit, at time.Time, by []cwtypes.Dimension) cwtypes.MetricDatum {
+	return cwtypes.MetricDatum{MetricName: aws.String(name), Value: aws.Float64(value), Unit: unit, Timestamp: aws.Time(at.UTC()), Dimensions: by}
 }
 
 // dimensions takes names and values in turn and leaves out what has no value.

@@ -135,6 +135,7 @@ func TestSender_RunAndStages(t *testing.T) {
 	e, at := newEndpoint(t), time.Date(2026, 11, 24, 6, 0, 0, 0, time.UTC)
 	require.NoError(t, e.sender().Run(t.Context(), record.Run{
 		Pipeline: "shop", Status: record.Failed, TriggeredAt: at, CompletedAt: new(at.Add(90 * time.Second)),
+		Artifacts: &record.ArtifactTotal{Count: 2, SizeBytes: 5 << 40},
 		Stages: []record.Stage{
 			{Stage: "build", Status: record.Succeeded, StartedAt: at, CompletedAt: new(at.Add(12500 * time.Millisecond))},
 			{Stage: "test", Environment: "dev", Status: record.Failed, StartedAt: at, CompletedAt: new(at.Add(time.Second))},
@@ -147,6 +148,8 @@ func TestSender_RunAndStages(t *testing.T) {
 		{"RunSucceeded", "Count", "Pipeline=shop ", 0},
 		{"RunFailed", "Count", "Pipeline=shop ", 1},
 		{"RunDuration", "Seconds", "Pipeline=shop ", 90},
+		{"ArtifactCount", "Count", "Pipeline=shop ", 2},
+		{"ArtifactSize", "Bytes", "Pipeline=shop ", 5 << 40},
 		{"StageSucceeded", "Count", "Pipeline=shop Stage=build ", 1},
 		{"StageFailed", "Count", "Pipeline=shop Stage=build ", 0},
 		{"StageDuration", "Seconds", "Pipeline=shop Stage=build ", 12.5},
