@@ -21,14 +21,15 @@ import (
 )
 
 // answering is a template with a custom resource whose function answers with
-// a status to each kind of request, and a parameter that tells versions apart.
+// a status to each kind of request, given as expressions in Python, and a
+// parameter that tells versions apart.
 func answering(create, remove, version string, custom bool) string {
 	code := fmt.Sprintf("import json, urllib.request\ndef handler(event, context):\n"+
-		"    body = {'Status': %q if event['RequestType'] == 'Delete' else %q, 'Reason': 'the schema has no table orders', 'PhysicalResourceId': 'seed', 'StackId': event['StackId'], 'RequestId': event['RequestId'], 'LogicalResourceId': event['LogicalResourceId']}\n"+
+		"    body = {'Status': %s if event['RequestType'] == 'Delete' else %s, 'Reason': 'the schema has no table orders', 'PhysicalResourceId': 'seed', 'StackId': event['StackId'], 'RequestId': event['RequestId'], 'LogicalResourceId': event['LogicalResourceId']}\n"+
 		"    urllib.request.urlopen(urllib.request.Request(event['ResponseURL'], data=json.dumps(body).encode(), method='PUT'))\n", remove, create)
 	seed := ""
 	if custom {
-		seed = `"Seed": {"Type": "Custom::Seed", "Properties": {"ServiceToken": {"Fn::GetAtt": ["Fn", "Arn"]}, "ServiceTimeout": 30}},`
+		seed = `"Seed": {"Type": "Custom::Seed", "Properties": {"ServiceToken": {"Fn::GetAtt": ["Fn", "Arn"]}, "ServiceTimeout": 30, "Version": "` + version + `"}},`
 	}
 	return fmt.Sprintf(`{"Resources": {
 		"Role": {"Type": "AWS::IAM::Role", "Properties": {"AssumeRolePolicyDocument": {"Version": "2012-10-17", "Statement": []}}},
@@ -88,7 +89,7 @@ func TestFailures_NameResourceAndCause(t *testing.T) {
 			want: []string{"template parameter Stage has no value"},
 		},
 		{
-			name: "failed custom resource", deploy: func(*stack) string { return answering("FAILED", "SUCCESS", "1", true) }, reason: fault.StackFailed,
+			name: "failed custom resource", deploy: func(*stack) string { return answering("'FAILED'", "'SUCCESS'", "1", true) }, reason: fault.StackFailed,
 			want: []string{"resource app/Seed [Seed] (Custom::Seed, made at bin/app.ts:Seed) ended in CREATE_FAILED: ", "the schema has no table orders"},
 		},
 		{
@@ -105,8 +106,8 @@ func TestFailures_NameResourceAndCause(t *testing.T) {
 			want:   []string{"resource app/Nest/Bad [Nest/Bad] (AWS::SSM::Parameter, made at bin/app.ts:Nest/Bad) ended in UPDATE_FAILED: ", "Bogus", "UPDATE_ROLLBACK_COMPLETE"},
 		},
 		{
-			name: "failing delete during the clean-up", before: answering("SUCCESS", "FAILED", "1", true),
-			deploy: func(*stack) string { return answering("SUCCESS", "FAILED", "2", false) },
+			name: "failing delete during the clean-up", before: answering("'SUCCESS'", "'FAILED'", "1", true),
+			deploy: func(*stack) string { return answering("'SUCCESS'", "'FAILED'", "2", false) },
 			want:   []string{"resource app/Seed [Seed] (Custom::Seed, made at bin/app.ts:Seed) was replaced or removed but could not be deleted: the schema has no table orders"},
 		},
 		{

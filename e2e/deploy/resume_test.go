@@ -283,30 +283,3 @@ func TestResume_SignalledFailureIsTheCause(t *testing.T) {
 	require.ErrorContains(t, err, "resource Wait (AWS::CloudFormation::WaitCondition)")
 	require.ErrorContains(t, err, "as the test asks")
 }
-
-// Every mutating call may take effect without its answer arriving.
-//
-//nolint:tparallel // the subtests share one set of fault rules
-func TestResume_LostAnswers(t *testing.T) {
-	t.Parallel()
-	e := own(t)
-	for _, operation := range []string{"CreateChangeSet", "ExecuteChangeSet", "DeleteStack", "UpdateTerminationProtection", "DeleteChangeSet"} {
-		t.Run(operation, func(t *testing.T) {
-			s := newStack(t, e)
-			s.prepare(map[string]string{"DeleteStack": "bad", "DeleteChangeSet": "good"}[operation])
-			require.NoError(t, e.ClearRules(t.Context()))
-			require.NoError(t, e.Rules(t.Context(), fmt.Sprintf(`[{"service": "cloudformation", "operation": %q, "response": {"abort_frac": 0}, "times": 1}]`, operation)))
-			template := parameter("two")
-			if operation == "DeleteChangeSet" {
-				template = parameter("one")
-			}
-			_, err := s.deploy(template, func(in *cfn.Input) { in.TerminationProtection = true; in.Force = true })
-			require.NoError(t, err)
-			fired, err := e.Fired(t.Context())
-			require.NoError(t, err)
-			require.Len(t, fired, 1)
-			require.True(t, s.protected())
-			require.LessOrEqual(t, len(s.executions(e)), s.prepared+1)
-		})
-	}
-}

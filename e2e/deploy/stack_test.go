@@ -10,6 +10,7 @@ import (
 
 	awssdk "github.com/aws/aws-sdk-go-v2/aws"
 	cfnsdk "github.com/aws/aws-sdk-go-v2/service/cloudformation"
+	cfntypes "github.com/aws/aws-sdk-go-v2/service/cloudformation/types"
 	"github.com/stretchr/testify/require"
 
 	"github.com/aphex-pipeline/aphex/e2e/aws"
@@ -163,4 +164,8 @@ func TestStack_FailedUpdateNamesItsCause(t *testing.T) {
 	got, err := s.deploy(parameter("three"))
 	require.NoError(t, err)
 	require.Equal(t, cfn.Updated, got.Outcome)
+}
+
+func capabilities() []cfntypes.Capability {
+	return []cfntypes.Capability{cfntypes.CapabilityCapabilityIam, cfntypes.CapabilityCapabilityNamedIam}
 }

@@ -58,10 +58,16 @@ func (o *operation) rollBack(ctx context.Context, stackARN string, status Status
 			StackName: aws.String(stackARN), RoleARN: role, ClientRequestToken: token, RetainExceptOnCreate: aws.Bool(true),
 		})
 	}
-	if err != nil && !awserr.StackBusy(err) { // a repeated request has begun it already
-		return awserr.Fault(ctx, err, o.op+": roll the stack back")
+	if err == nil || awserr.StackBusy(err) { // a repeated request has begun it already
+		return nil
 	}
-	return nil
+	if awserr.Code(err) == "ValidationError" {
+		// Or even ended it, before it was repeated.
+		if live, describeErr := o.d.describe(ctx, stackARN, o.op); describeErr == nil && (live == nil || Status(live.StackStatus) != status) {
+			return nil
+		}
+	}
+	return awserr.Fault(ctx, err, o.op+": roll the stack back")
 }
 
 // awaitRollback returns the stack once its rollback has ended. A read may
