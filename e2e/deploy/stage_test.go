@@ -266,6 +266,25 @@ func TestStage_DeploysExactlyTheConfiguredStacks(t *testing.T) {
 	require.Equal(t, strings.Repeat("c", 40), s.deployed.Commit)
 }
 
+// By force everything is sent once more; CloudFormation finds nothing to
+// change, and no change set stays behind.
+func TestStage_ByForce(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, emulator(t))
+	_, err := s.run("b")
+	require.NoError(t, err, s.log.String())
+	for force, want := range map[bool][]string{
+		false: nil,
+		true:  {"PutObject", "PutObject", "PutObject", "CreateChangeSet", "DeleteChangeSet", "CreateChangeSet", "DeleteChangeSet"},
+	} {
+		s.journal, s.written = newMemory(), len(s.writes())
+		got, err := s.run("b", func(r *task.Request) { r.Force = force })
+		require.NoError(t, err, s.log.String())
+		require.Contains(t, got.Message, s.prefix+"-data no change, "+s.prefix+"-api no change")
+		require.ElementsMatch(t, want, s.writes()[s.written:])
+	}
+}
+
 func TestStage_PassesOver(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, emulator(t))
