@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -18,6 +19,7 @@ import (
 	"github.com/aphex-pipeline/aphex/internal/pipeline"
 	"github.com/aphex-pipeline/aphex/internal/record"
 	"github.com/aphex-pipeline/aphex/internal/redact"
+	"github.com/aphex-pipeline/aphex/internal/secretref"
 	"github.com/aphex-pipeline/aphex/internal/store"
 	"github.com/aphex-pipeline/aphex/internal/version"
 	"github.com/aphex-pipeline/aphex/internal/worker"
@@ -42,6 +44,9 @@ const (
 	foreignDir = "/dev/shm/aphex"
 	// workerRoot is where the worker mounts its volume.
 	workerRoot = "/workspace"
+	// buildSecretsDir is where the generated template mounts the Secrets that
+	// build commands may be given, each as a folder.
+	buildSecretsDir = "/var/run/secrets/aphex/build"
 )
 
 func newPlugin() *cobra.Command {
@@ -55,7 +60,7 @@ func newPlugin() *cobra.Command {
 environment that the generated WorkflowTemplate gives the container:
 APHEX_PIPELINE, APHEX_BUCKET, APHEX_BUCKET_PREFIX, APHEX_MAIN_LOGS,
 APHEX_NUDGE (off leaves the controller to its own pace), APHEX_NAMESPACE, APHEX_POD_UID, APHEX_WORKER_SOCKET, APHEX_PRIVATE_DIR,
-APHEX_GIT_CREDENTIALS, AWS_REGION, and what the AWS SDK reads.
+APHEX_GIT_CREDENTIALS, APHEX_BUILD_SECRETS, APHEX_DEPLOYED_BRANCH, AWS_REGION, and what the AWS SDK reads.
 APHEX_METRICS_ADDRESS (":9464") shows /metrics, and nothing else, to the pod's
 network; without it the page is on loopback only.
 
@@ -152,6 +157,9 @@ func sidecarConfig(ctx context.Context, logger *slog.Logger, redactor *redact.Re
 		privateDir: private, worker: worker.NewClient(os.Getenv("APHEX_WORKER_SOCKET")), workerRoot: workerRoot,
 		git: repositories, store: bucket, records: records, identity: id,
 		kube: client, namespace: os.Getenv("APHEX_NAMESPACE"), pipeline: pipelineName,
+		secrets:        secretref.New(secretref.Config{Base: id.base, Hide: redactor.Add, Mounted: buildSecretsDir}),
+		deployedBranch: os.Getenv("APHEX_DEPLOYED_BRANCH"),
+		allowedSecrets: strings.Fields(os.Getenv("APHEX_BUILD_SECRETS")),
 	}.stages(), client)
 	cfg.Logs, cfg.Recorder, cfg.Journal = bucket, stageRecorder{records}, book.WithOverflow(bucket)
 	cfg.MainLogs = os.Getenv("APHEX_MAIN_LOGS") == "true"

@@ -22,6 +22,7 @@ import (
 	"github.com/aphex-pipeline/aphex/internal/pipeline"
 	"github.com/aphex-pipeline/aphex/internal/record"
 	"github.com/aphex-pipeline/aphex/internal/redact"
+	"github.com/aphex-pipeline/aphex/internal/secretref"
 	"github.com/aphex-pipeline/aphex/internal/stagelog"
 	"github.com/aphex-pipeline/aphex/internal/store"
 	"github.com/aphex-pipeline/aphex/internal/version"
@@ -34,6 +35,8 @@ import (
 // taskFlags are the flags of `aphex task`.
 type taskFlags struct {
 	dir, repo, commit, branch, config, pipeline, environment, run, region, endpoint, gitCredentials string
+	// buildSecrets are what build.secrets may refer to.
+	buildSecrets []string
 	// pod is set in a pod of a Workflow.
 	pod podFlags
 }
@@ -80,6 +83,7 @@ with runner: container does.`,
 	flags.StringVar(&f.run, "run", "local", "name of the run; stages of one run share their workspace")
 	flags.StringVar(&f.region, "region", "", "AWS region of the base credentials")
 	flags.StringVar(&f.endpoint, "endpoint-url", "", "AWS endpoint, for emulators")
+	flags.StringArrayVar(&f.buildSecrets, "build-secret", nil, "reference, without a field, that build.secrets of the configuration may use; may be given several times")
 	f.pod.add(flags)
 	flags.StringVar(&f.gitCredentials, "git-credentials", "", "folder with files username and password")
 	return cmd
@@ -198,9 +202,10 @@ func localParts(dir string, f taskFlags, redactor *redact.Redactor) (local, erro
 	}
 	socket := filepath.Join(dir, "worker.sock")
 	bucket := store.NewDir(filepath.Join(dir, "bucket"))
+	id := &identity{options: awsauth.Options{Region: f.region, EndpointURL: f.endpoint}, redactor: redactor}
 	return local{socket: socket, parts: parts{
 		privateDir: private, worker: worker.NewClient(socket), workerRoot: root, git: repositories,
 		store: bucket, records: record.New(bucket), pipeline: f.pipeline,
-		identity: &identity{options: awsauth.Options{Region: f.region, EndpointURL: f.endpoint}, redactor: redactor},
+		identity: id, secrets: secretref.New(secretref.Config{Base: id.base, Hide: redactor.Add}), allowedSecrets: f.buildSecrets,
 	}}, nil
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/aphex-pipeline/aphex/internal/artifacts"
 	"github.com/aphex-pipeline/aphex/internal/assembly"
 	"github.com/aphex-pipeline/aphex/internal/awsauth"
+	"github.com/aphex-pipeline/aphex/internal/cache"
 	"github.com/aphex-pipeline/aphex/internal/cloudwatch"
 	"github.com/aphex-pipeline/aphex/internal/fault"
 	"github.com/aphex-pipeline/aphex/internal/git"
@@ -21,6 +22,7 @@ import (
 	"github.com/aphex-pipeline/aphex/internal/record"
 	"github.com/aphex-pipeline/aphex/internal/redact"
 	"github.com/aphex-pipeline/aphex/internal/revision"
+	"github.com/aphex-pipeline/aphex/internal/secretref"
 	"github.com/aphex-pipeline/aphex/internal/store"
 	"github.com/aphex-pipeline/aphex/internal/version"
 	"github.com/aphex-pipeline/aphex/internal/worker"
@@ -57,6 +59,12 @@ type parts struct {
 	store      objects
 	records    *record.Recorder
 	identity   *identity
+	// secrets reads what build.secrets refers to, as far as allowedSecrets, the
+	// installation's, has it.
+	secrets        *secretref.Reader
+	allowedSecrets []string
+	// deployedBranch is the one the pipeline deploys; empty if it is not known.
+	deployedBranch string
 	// kube is nil outside of a cluster: stages then do without.
 	kube                *kube.Client
 	namespace, pipeline string
@@ -82,6 +90,8 @@ func (p parts) stages() task.Registry {
 	stages := task.Registry{
 		task.StageBuild: build.New(build.Config{
 			Workspace: files, Worker: p.worker, Trees: p.worker, Store: p.store, Credentials: p.identity.own, WorkerRoot: p.workerRoot,
+			Secrets: p.secrets, AllowedSecrets: p.allowedSecrets,
+			Caches: cache.New(cache.Config{Worker: p.worker, Store: p.store, Commit: files, DeployedBranch: p.deployedBranch}),
 		}),
 		task.StageTest: test.New(test.Config{
 			Workspace: files, Worker: p.worker, Trees: p.worker, Store: p.store, Artifacts: verifier,

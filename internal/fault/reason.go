@@ -98,6 +98,17 @@ const (
 	AccountMismatch Reason = "AccountMismatch"
 	// NotBootstrapped is an environment without a usable CDK bootstrap.
 	NotBootstrapped Reason = "NotBootstrapped"
+	// SecretMissing is a secret, or a key or field of one, that is named but not
+	// there.
+	SecretMissing Reason = "SecretMissing"
+	// SecretDenied is a secret that the pipeline may not read, or that its
+	// installation does not allow to build commands.
+	SecretDenied Reason = "SecretDenied"
+	// SecretUnusable is a secret whose value no command can be given, or that
+	// could not be hidden in logs.
+	SecretUnusable Reason = "SecretUnusable"
+	// SecretLeaked is a file with the value of a secret where it would be kept.
+	SecretLeaked Reason = "SecretLeaked"
 	// AWSUnavailable is an AWS endpoint that does not answer.
 	AWSUnavailable Reason = "AWSUnavailable"
 	// AWSRejected is any other refusal by an AWS service.

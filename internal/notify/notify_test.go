@@ -227,7 +227,7 @@ func TestAnnounce_SaysWhatIsWrong(t *testing.T) {
 		"nobody there":        {pipeline.NotifySlack, "http://127.0.0.1:1/secret-path", "ssm:/x", "connection refused"},
 		"address is no URL":   {pipeline.NotifySlack, "http://exa mple/secret-path", "ssm:/x", "the address cannot be used"},
 		"kind of tomorrow":    {"pager", "", "ssm:/x", `"pager", which this version does not know`},
-		"reference to a file": {pipeline.NotifyGitHub, "", "file:/x", "allowed are secretsmanager and ssm"},
+		"reference to a file": {pipeline.NotifyGitHub, "", "file:/x", "allowed are secretsmanager, ssm"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

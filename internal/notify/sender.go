@@ -26,6 +26,7 @@ import (
 	"github.com/aphex-pipeline/aphex/internal/awserr"
 	"github.com/aphex-pipeline/aphex/internal/pipeline"
 	"github.com/aphex-pipeline/aphex/internal/record"
+	"github.com/aphex-pipeline/aphex/internal/secretref"
 )
 
 const (
@@ -58,8 +59,9 @@ type Config struct {
 
 // Sender sends announcements. It is safe for concurrent use.
 type Sender struct {
-	cfg  Config
-	http *retryablehttp.Client
+	cfg     Config
+	http    *retryablehttp.Client
+	secrets *secretref.Reader
 }
 
 // New returns a Sender.
@@ -70,7 +72,7 @@ func New(cfg Config) *Sender {
 	client.HTTPClient.Timeout = requestLimit
 	client.HTTPClient.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	client.ErrorHandler = retryablehttp.PassthroughErrorHandler
-	return &Sender{cfg: cfg, http: client}
+	return &Sender{cfg: cfg, http: client, secrets: secretref.New(secretref.Config{Base: cfg.Base, Hide: cfg.Hide})}
 }
 
 // Announce tells every channel that wants to hear of the event, all at once,
@@ -83,7 +85,7 @@ func (s *Sender) Announce(ctx context.Context, channels []pipeline.Notification,
 		if !wanted(channel, e) {
 			continue
 		}
-		results[n] = &record.Notification{Type: channel.Type, Target: channel.Target, Status: record.NotificationSent}
+		results[n] = &record.Notification{Type: channel.Type, Target: channel.Target, Status: record.NotificationSent, Key: e.Key}
 		if skip(n) {
 			continue
 		}
@@ -116,7 +118,7 @@ func (s *Sender) send(ctx context.Context, c pipeline.Notification, e Event) err
 		if err != nil {
 			return err
 		}
-		token, err := s.resolve(ctx, c.Target)
+		token, err := s.secrets.Read(ctx, c.Target)
 		if err != nil {
 			return err
 		}

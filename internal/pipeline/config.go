@@ -41,6 +41,8 @@ type Config struct {
 	Worker Worker `yaml:"worker,omitempty"`
 	// Argo says where the Argo UI is.
 	Argo Argo `yaml:"argo,omitempty"`
+	// Cache is what builds keep from one run to the next.
+	Cache []Cache `yaml:"cache,omitempty"`
 	// Notifications are the channels that hear of the end of a run.
 	Notifications []Notification `yaml:"notifications,omitempty"`
 	// SelfModification is when a change of the topology takes effect.
@@ -59,6 +61,9 @@ type Build struct {
 	Artifacts string `yaml:"artifacts,omitempty"`
 	// Env are variables of every build command. Values are not secret.
 	Env map[string]string `yaml:"env,omitempty"`
+	// Secrets are variables of every build command by their name; the values are
+	// references as internal/secretref reads them.
+	Secrets map[string]string `yaml:"secrets,omitempty"`
 	// Credentials gives the build commands short-lived AWS credentials.
 	Credentials bool `yaml:"credentials,omitempty"`
 	// Snapshot is what later stages see of the build.
@@ -72,6 +77,16 @@ type Snapshot struct {
 	Exclude []string `yaml:"exclude,omitempty"`
 	// Include is kept although it looks like a secret.
 	Include []string `yaml:"include,omitempty"`
+}
+
+// Cache is files and folders that one build makes and a later one may find.
+type Cache struct {
+	// Paths are relative to the source root or, with "~/" before them, to HOME
+	// of the commands; slash-separated, at least one.
+	Paths []string `yaml:"paths"`
+	// Key are files of the commit, relative to the source root: a build finds
+	// what another one with the same content of them kept. At least one.
+	Key []string `yaml:"key"`
 }
 
 // Environment is an account and region with the stacks deployed to it.

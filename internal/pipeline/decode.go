@@ -12,6 +12,7 @@ func decode(top cursor) *Config {
 			Timeout:     duration(build.key("timeout")),
 			Artifacts:   build.key("artifacts").text(),
 			Env:         textMap(build.key("env")),
+			Secrets:     textMap(build.key("secrets")),
 			Credentials: build.key("credentials").value == true,
 			Snapshot: Snapshot{
 				Exclude: texts(build.key("snapshot").key("exclude")),
@@ -34,6 +35,9 @@ func decode(top cursor) *Config {
 	}
 	if config.SelfModification == "" {
 		config.SelfModification = SelfModificationNextRun
+	}
+	for _, item := range top.key("cache").items() {
+		config.Cache = append(config.Cache, Cache{Paths: texts(item.key("paths")), Key: texts(item.key("key"))})
 	}
 	for _, item := range top.key("notifications").items() {
 		config.Notifications = append(config.Notifications, Notification{

@@ -16,9 +16,11 @@ build:
   timeout: 45m
   artifacts: dist
   env: {NODE_ENV: production}
+  secrets: {NPM_TOKEN: "kubernetes:npm#token"}
   credentials: true
   snapshot: {exclude: ["*.log"], include: [.env]}
 tools: [node]
+cache: [{paths: [node_modules, ~/.npm], key: [package-lock.json]}]
 worker:
   image: registry.example.com/team/node:24.1
   resources: {requests: {cpu: 500m}, limits: {memory: 4Gi}}

@@ -99,6 +99,11 @@ type Installation struct {
 	// GitSecret is a Secret with keys username and password, mounted in the
 	// sidecar alone. It may be missing from the cluster.
 	GitSecret string `yaml:"gitSecret,omitempty"`
+	// BuildSecrets are what build.secrets of the configuration may refer to:
+	// references without "#" and what follows it. The Secrets of the namespace
+	// among them are mounted in the sidecar alone; they may be missing from the
+	// cluster. Empty for none.
+	BuildSecrets []string `yaml:"buildSecrets,omitempty"`
 	// AWS says where the sidecar's base credentials come from.
 	AWS AWSIdentity `yaml:"aws,omitempty"`
 	// WorkerResources are the worker's requests and limits, by resource name;

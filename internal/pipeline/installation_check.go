@@ -12,6 +12,9 @@ import (
 	"strings"
 )
 
+// maxBuildSecrets keeps a pod's volumes and variables few.
+const maxBuildSecrets = 50
+
 // maxTTLDays keeps the derived seconds far below Argo's 32 bits.
 const maxTTLDays = 365
 
@@ -57,6 +60,7 @@ const (
 	patternKey      = `[A-Za-z0-9._-]{1,253}`
 	patternVariable = `[A-Za-z_][A-Za-z0-9_]{0,127}`
 	patternValue    = `[A-Za-z0-9 ._~:/@%+,;=*?!#$&|()\[\]-]{0,1000}`
+	patternSecret   = `(?:secretsmanager|ssm):[A-Za-z0-9/_+=.@:-]{1,512}|kubernetes:[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?` //nolint:gosec // G101: a pattern
 	patternURL      = `[a-z]+://[A-Za-z0-9._~:/@%+\[\]-]+`
 )
 
@@ -86,8 +90,27 @@ func (i Installation) checkNames(c *check) {
 	}
 	c.match("serviceAccount", i.ServiceAccount, patternName, "a Kubernetes object name", true)
 	c.match("gitSecret", i.GitSecret, patternName, "a Kubernetes object name", true)
+	i.checkBuildSecrets(c)
 	if i.TTLDays < 1 || i.TTLDays > maxTTLDays {
 		c.add("ttlDays", "%d is not allowed: 1 to %d", i.TTLDays, maxTTLDays)
+	}
+}
+
+// checkBuildSecrets keeps the tokens of service accounts, which are Secrets of
+// the namespace, too, from being given to commands.
+func (i Installation) checkBuildSecrets(c *check) {
+	if len(i.BuildSecrets) > maxBuildSecrets {
+		c.add("buildSecrets", "has %d entries: at most %d are allowed", len(i.BuildSecrets), maxBuildSecrets)
+	}
+	for n, ref := range i.BuildSecrets {
+		at := fmt.Sprintf("buildSecrets[%d]", n)
+		c.match(at, ref, patternSecret, "a reference without a field, such as secretsmanager:shop/npm, ssm:/shop/npm-token or kubernetes:npm", true)
+		if strings.HasPrefix(ref, "kubernetes:") && strings.HasSuffix(ref, ".service-account-token") {
+			c.add(at, "%q is not allowed: it is the token of a service account, which is not for commands", ref)
+		}
+		if slices.Index(i.BuildSecrets, ref) < n {
+			c.add(at, "%q stands twice", ref)
+		}
 	}
 }
 

@@ -19,7 +19,7 @@ func installationKeys() map[string][]string {
 	return map[string][]string{
 		"": {
 			"pipeline", "namespace", "controllerNamespace", "runner", "nudge", "repoUrl", "branch", "configPath", "bucket",
-			"bucketPrefix", "region", "endpointUrl", "images", "imagePullPolicy", "imagePullSecrets", "gitSecret",
+			"bucketPrefix", "region", "endpointUrl", "images", "imagePullPolicy", "imagePullSecrets", "gitSecret", "buildSecrets",
 			"aws", "workerResources", "workerEnv", "artifactRepository", "argoUrl", "serviceAccount", "ttlDays",
 		},
 		"images":             {"plugin", "worker"},

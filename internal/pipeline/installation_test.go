@@ -105,6 +105,10 @@ func TestLoadInstallation_Refuses(t *testing.T) {
 		"a token":                   {strings.Replace(minimalInstallation, "https://", "https://hunter2@", 1), "gitSecret"},
 		"a password in a bad URL":   {strings.Replace(minimalInstallation, "https://", "https://u:hunter2%zz@", 1), "is not a URL"},
 		"a limit below its request": {minimalInstallation + "workerResources: {requests: {cpu: 2}, limits: {cpu: 500m}}\n", `"500m" is less than the request of "2"`},
+		"a field of a secret":       {minimalInstallation + "buildSecrets: [\"ssm:/x#y\"]\n", "a reference without a field"},
+		"a secret of another kind":  {minimalInstallation + "buildSecrets: [vault:x]\n", "secretsmanager:shop/npm, ssm:/shop/npm-token or kubernetes:npm"},
+		"a secret twice":            {minimalInstallation + "buildSecrets: [ssm:/x, ssm:/x]\n", "buildSecrets[1]: \"ssm:/x\" stands twice"},
+		"an account's token":        {minimalInstallation + "buildSecrets: [kubernetes:aphex-executor-plugin.service-account-token]\n", "is the token of a service account"},
 		"a long pipeline name":      {strings.Replace(minimalInstallation, "pipeline: shop", "pipeline: "+strings.Repeat("x", 41), 1), "at most 40"},
 		"its controller's own":      {minimalInstallation + "controllerNamespace: team\n", "namespace of Argo's controller"},
 	}

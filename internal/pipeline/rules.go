@@ -69,13 +69,16 @@ func (c cursor) add(format string, args ...any) { c.doc.add(c.place, format, arg
 
 // checkRules adds findings for what the schema cannot express.
 func (d *document) checkRules(top cursor) {
-	d.checkUnsupported(top)
+	checkUnsupported(top)
 	d.checkOldBooleans(top)
 	build := top.key("build")
 	checkCommands(build)
 	checkTimeout(build)
 	checkFolder(build.key("artifacts"))
 	checkVariables(build.key("env"))
+	checkVariables(build.key("secrets"))
+	checkTwice(build)
+	checkCaches(top.key("cache"))
 	checkPatterns(build.key("snapshot").key("exclude"))
 	checkPatterns(build.key("snapshot").key("include"))
 	names := map[string]int{}
@@ -98,17 +101,9 @@ func (d *document) checkRules(top cursor) {
 	}
 }
 
-// checkUnsupported refuses keys that are checked but without effect yet, since
-// to ignore them would be worse.
-func (d *document) checkUnsupported(top cursor) {
-	refuse := func(c cursor, name, instead string) {
-		if c.has(name) {
-			d.addKey(c.place.child(name), "not yet supported: %s", instead)
-		}
-	}
-	build := top.key("build")
-	refuse(build, "secrets", "secrets from a store are not given to commands; remove the key")
-	refuse(top, "cache", "nothing is kept between runs; remove the key")
+// checkUnsupported refuses values that are checked but without effect yet,
+// since to ignore them would be worse.
+func checkUnsupported(top cursor) {
 	for _, environment := range top.key("environments").items() {
 		if mode := environment.key("onFailedStack"); mode.text() == "keep" {
 			mode.add("not yet supported: %q; allowed for now: %q", "keep", OnFailedStackRollback)

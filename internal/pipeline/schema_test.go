@@ -66,7 +66,7 @@ func TestSchema_KeywordsHaveSentences(t *testing.T) {
 	t.Parallel()
 	known := []string{
 		"$schema", "title", "description", "default", "examples", "patternErrorMessage", "type", "properties", "patternProperties",
-		"additionalProperties", "required", "items", "enum", "pattern", "minItems", "uniqueItems", "minimum", "maximum", "maxLength",
+		"additionalProperties", "required", "items", "enum", "pattern", "minItems", "maxItems", "uniqueItems", "minimum", "maximum", "maxLength",
 	}
 	visit(t, "", schemaRoot(t), func(path string, node map[string]any) {
 		for keyword := range node {
@@ -95,7 +95,7 @@ func TestSchema_RequiredKeys(t *testing.T) {
 		".build":                   {"commands"},
 		".environments[]":          {"account", "name", "region", "stacks"},
 		".environments[].stacks[]": {"name", "path"},
-		".cache[]":                 {"paths"},
+		".cache[]":                 {"key", "paths"},
 		".notifications[]":         {"target", "type"},
 	}, got)
 }

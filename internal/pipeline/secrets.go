@@ -189,7 +189,7 @@ func isLiteral(value string) bool {
 	if value == "" {
 		return false
 	}
-	for _, prefix := range []string{"$", "{{", "<", "%", "*", "/", "./", "~", "arn:", "ssm:", "secretsmanager:", "resolve:", "file:", "op://", "vault:"} {
+	for _, prefix := range []string{"$", "{{", "<", "%", "*", "/", "./", "~", "arn:", "ssm:", "secretsmanager:", "kubernetes:", "resolve:", "file:", "op://", "vault:"} {
 		if strings.HasPrefix(value, prefix) {
 			return false
 		}

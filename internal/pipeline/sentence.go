@@ -72,6 +72,8 @@ func (d *document) explainValue(part map[string]any, at place, violated jsonsche
 		d.add(at, "%s does not fit; allowed: %s", d.showAt(at), allowed(part))
 	case *kind.MinItems:
 		d.add(at, "the list is empty; at least %d entry is required", what.Want)
+	case *kind.MaxItems:
+		d.add(at, "the list has %d entries; allowed are at most %d", what.Got, what.Want)
 	case *kind.MaxLength:
 		d.add(at, "the value has %d characters; allowed are at most %d", what.Got, what.Want)
 	case *kind.UniqueItems:

@@ -52,6 +52,8 @@ type Notification struct {
 	Type   string             `json:"type"`
 	Target string             `json:"target"`
 	Status NotificationStatus `json:"status"`
+	// Key is that of the announcement: equal for equal ends.
+	Key string `json:"key,omitempty"`
 	// Error says why it could not be announced; empty if it could.
 	Error string `json:"error,omitempty"`
 }

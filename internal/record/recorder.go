@@ -93,6 +93,9 @@ func (r *Recorder) Put(ctx context.Context, run Run) error {
 	return r.putRun(ctx, run)
 }
 
+// RunURL returns the URL of a run's record.
+func (r *Recorder) RunURL(uid string) string { return r.store.URL(RunKey(uid)) }
+
 // Run reads a run's record; the error wraps store.ErrNotFound if there is none.
 func (r *Recorder) Run(ctx context.Context, uid string) (Run, error) {
 	var run Run

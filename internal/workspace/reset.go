@@ -15,6 +15,7 @@ import (
 
 	"github.com/aphex-pipeline/aphex/internal/bytesize"
 	"github.com/aphex-pipeline/aphex/internal/fault"
+	"github.com/aphex-pipeline/aphex/internal/redact"
 	"github.com/aphex-pipeline/aphex/internal/store"
 	"github.com/aphex-pipeline/aphex/internal/worker"
 )
@@ -367,7 +368,7 @@ func (w *Workspace) copySnapshot(ctx context.Context, key string, want func(path
 			path, ok := strings.CutPrefix(name, treePrefix)
 			return path, ok && want(path)
 		}
-		if err := relay(in, out, pick, &content); err != nil {
+		if err := relay(in, out, pick, &content, &redact.Finder{}); err != nil {
 			return err
 		}
 		return out.Close()

@@ -27,6 +27,9 @@ type Selection struct {
 	Exclude []string
 	// Include are patterns of what is kept although it looks like a secret.
 	Include []string
+	// Secrets are values that no file of the snapshot may have. Short ones do
+	// not count: see redact.MinFound.
+	Secrets []string
 }
 
 // Why a path is left out.

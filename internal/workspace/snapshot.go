@@ -19,6 +19,7 @@ import (
 
 	"github.com/aphex-pipeline/aphex/internal/bytesize"
 	"github.com/aphex-pipeline/aphex/internal/fault"
+	"github.com/aphex-pipeline/aphex/internal/redact"
 	"github.com/aphex-pipeline/aphex/internal/store"
 	"github.com/aphex-pipeline/aphex/internal/worker"
 )
@@ -53,7 +54,8 @@ const maxDeleted = 256 << 20
 // Nothing may write to the folder meanwhile.
 //
 // Errors: WorkspaceFailed if there was no Materialize before; those of the
-// worker and of the store; Cancelled.
+// worker and of the store; SecretLeaked for a file with one of the selection's
+// secrets; Cancelled.
 func (w *Workspace) Snapshot(ctx context.Context, key string, selection Selection, out io.Writer) (store.Object, error) {
 	const op = "save the workspace"
 	leave, err := w.prepared(ctx, op)
@@ -93,7 +95,7 @@ func (w *Workspace) snapshot(ctx context.Context, key string, selection Selectio
 		return store.Object{}, err
 	}
 	defer func() { _ = file.Close() }()
-	digest, content, err := w.pack(ctx, file, changed, deleted)
+	digest, content, err := w.pack(ctx, file, changed, deleted, redact.NewFinder(selection.Secrets...))
 	if err != nil {
 		return store.Object{}, err
 	}
@@ -158,7 +160,7 @@ func (w *Workspace) snapshotFile(key string) string {
 
 // pack writes the snapshot and returns its digest and how many bytes of files
 // it holds.
-func (w *Workspace) pack(ctx context.Context, dst io.Writer, changed, deleted []string) (digest string, content int64, err error) {
+func (w *Workspace) pack(ctx context.Context, dst io.Writer, changed, deleted []string, secrets *redact.Finder) (digest string, content int64, err error) {
 	hash := sha256.New()
 	compressed, err := zstd.NewWriter(io.MultiWriter(dst, hash), zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderCRC(true))
 	if err != nil {
@@ -177,7 +179,7 @@ func (w *Workspace) pack(ctx context.Context, dst io.Writer, changed, deleted []
 		return "", 0, err
 	}
 	for _, paths := range batches(changed) {
-		n, err := w.packPaths(ctx, out, paths)
+		n, err := w.packPaths(ctx, out, paths, secrets)
 		content += n
 		if err != nil {
 			return "", 0, err
@@ -201,7 +203,7 @@ func addFile(out *tar.Writer, name, text string) error {
 }
 
 // packPaths copies exactly the named paths out of the worker.
-func (w *Workspace) packPaths(ctx context.Context, out *tar.Writer, paths []string) (int64, error) {
+func (w *Workspace) packPaths(ctx context.Context, out *tar.Writer, paths []string, secrets *redact.Finder) (int64, error) {
 	stream, err := w.cfg.Worker.ReadTree(ctx, worker.SourceDir, paths)
 	if err != nil {
 		return 0, err
@@ -216,7 +218,7 @@ func (w *Workspace) packPaths(ctx context.Context, out *tar.Writer, paths []stri
 		_, ok := asked[name]
 		delete(asked, name)
 		return treePrefix + name, ok
-	}, &content)
+	}, &content, secrets)
 	if err == nil {
 		_, err = io.Copy(io.Discard, stream) // to its end, where an error may wait
 	}
@@ -226,8 +228,9 @@ func (w *Workspace) packPaths(ctx context.Context, out *tar.Writer, paths []stri
 	return content, err
 }
 
-// relay copies the entries that pick wants, under the name it gives.
-func relay(in *tar.Reader, out *tar.Writer, pick func(name string) (string, bool), content *int64) error {
+// relay copies the entries that pick wants, under the name it gives. A file
+// with a secret ends it.
+func relay(in *tar.Reader, out *tar.Writer, pick func(name string) (string, bool), content *int64, secrets *redact.Finder) error {
 	buffer := make([]byte, 128<<10)
 	for {
 		entry, err := in.Next()
@@ -255,9 +258,13 @@ func relay(in *tar.Reader, out *tar.Writer, pick func(name string) (string, bool
 		if err := out.WriteHeader(copied); err != nil {
 			return err
 		}
-		n, err := io.CopyBuffer(struct{ io.Writer }{out}, in, buffer)
+		n, err := io.CopyBuffer(io.MultiWriter(out, secrets), in, buffer)
 		if *content += n; err != nil {
 			return err
+		}
+		if secrets.Found() {
+			return fault.Newf(fault.User, fault.SecretLeaked, "save the workspace",
+				"Do not write secrets to files that stay, or name the file under build.snapshot.exclude", "%q has the value of a secret of build.secrets", entry.Name)
 		}
 	}
 }

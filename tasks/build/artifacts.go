@@ -21,6 +21,7 @@ import (
 	"github.com/aphex-pipeline/aphex/internal/bytesize"
 	"github.com/aphex-pipeline/aphex/internal/fault"
 	"github.com/aphex-pipeline/aphex/internal/record"
+	"github.com/aphex-pipeline/aphex/internal/redact"
 	"github.com/aphex-pipeline/aphex/internal/store"
 	"github.com/aphex-pipeline/aphex/internal/worker"
 	"github.com/aphex-pipeline/aphex/tasks/task"
@@ -59,13 +60,16 @@ func (p published) String() string {
 //
 // Nothing that is there is overwritten: equal bytes stay, others are kept
 // beside them. It may be repeated at any point: the list is the same then.
-func (s *Stage) publish(ctx context.Context, req task.Request, folder string, out io.Writer) (published, error) {
+func (s *Stage) publish(ctx context.Context, req task.Request, folder string, secrets []string, out io.Writer) (published, error) {
 	dir := path.Join(worker.SourceDir, folder)
 	found, err := s.cfg.Trees.Stat(ctx, []string{dir})
 	if err != nil {
 		return published{}, err
 	}
 	p := &publication{stage: s, req: req, out: out, at: s.now().UTC().Truncate(time.Second)} // as the tag has it
+	if len(secrets) > 0 {
+		p.secrets = redact.NewFinder(secrets...)
+	}
 	if len(found) == 1 && found[0].Mode.IsDir() {
 		if err := p.upload(ctx, dir); err != nil {
 			return published{}, err
@@ -82,6 +86,8 @@ type publication struct {
 	at    time.Time
 	mu    sync.Mutex // guards out: artifacts are stored several at the same time
 	out   io.Writer
+	// secrets are looked for in every artifact; nil if there are none.
+	secrets *redact.Finder
 	// there are the keys of the commit that have an object already.
 	there map[string]struct{}
 	// artifacts are in the order of the folder; each is filled in when it is
@@ -179,10 +185,31 @@ func (p *publication) each(ctx context.Context, tree io.Reader, fn func(name str
 		if err != nil {
 			return fmt.Errorf("read artifact %s: %w", name, err)
 		}
+		if err := p.refuseSecrets(name, body); err != nil {
+			body.Close()
+			return err
+		}
 		if err := fn(name, body); err != nil {
 			return err
 		}
 	}
+}
+
+// refuseSecrets refuses an artifact with the value of a secret.
+func (p *publication) refuseSecrets(name string, body *store.Body) error {
+	if p.secrets == nil {
+		return nil
+	}
+	if _, err := io.Copy(p.secrets, body); err != nil {
+		return fmt.Errorf("read artifact %s: %w", name, err)
+	}
+	if p.secrets.Found() {
+		return fault.Newf(fault.User, fault.SecretLeaked, "publish artifact "+name, "Do not write secrets to artifacts", "it has the value of a secret of build.secrets")
+	}
+	if _, err := body.Seek(0, io.SeekStart); err != nil {
+		return fmt.Errorf("read artifact %s: %w", name, err)
+	}
+	return nil
 }
 
 // checkArtifactName refuses names that no object can have, or no list.

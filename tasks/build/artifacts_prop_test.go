@@ -56,7 +56,7 @@ func (f folder) ReadTree(context.Context, string, []string) (io.ReadCloser, erro
 func publishes(ctx context.Context, objects bucket, uid, commit string, minute int, files folder) (published, error) {
 	s := New(Config{Store: objects, Trees: files})
 	s.now = func() time.Time { return time.Date(2026, 11, 24, 6, minute, 0, 123, time.UTC) }
-	return s.publish(ctx, task.Request{Run: task.Run{UID: uid, Name: "shop-" + uid}, Commit: commit}, "artifacts", io.Discard)
+	return s.publish(ctx, task.Request{Run: task.Run{UID: uid, Name: "shop-" + uid}, Commit: commit}, "artifacts", nil, io.Discard)
 }
 
 // buckets returns a function that makes empty buckets.
@@ -410,7 +410,7 @@ func (h holed) ReadTree(context.Context, string, []string) (io.ReadCloser, error
 func TestPublish_RefusesFilesWithHoles(t *testing.T) {
 	t.Parallel()
 	s := New(Config{Store: store.NewDir(t.TempDir()), Trees: holed{tree: holes.Archive(t)}})
-	_, err := s.publish(t.Context(), task.Request{Run: task.Run{UID: "u1"}, Commit: strings.Repeat("ab", 20)}, "artifacts", io.Discard)
+	_, err := s.publish(t.Context(), task.Request{Run: task.Run{UID: "u1"}, Commit: strings.Repeat("ab", 20)}, "artifacts", nil, io.Discard)
 	require.ErrorIs(t, err, &fault.Fault{Reason: fault.ArtifactRefused})
 	require.ErrorContains(t, err, "publish artifact big: it was sent with holes")
 }

@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"slices"
 	"time"
 
 	"github.com/aphex-pipeline/aphex/internal/artifacts"
 	"github.com/aphex-pipeline/aphex/internal/bytesize"
+	"github.com/aphex-pipeline/aphex/internal/cache"
 	"github.com/aphex-pipeline/aphex/internal/pipeline"
 	"github.com/aphex-pipeline/aphex/internal/record"
 	"github.com/aphex-pipeline/aphex/internal/store"
@@ -56,13 +58,26 @@ type bucket interface {
 // builds that ask for them.
 type Credentials func(ctx context.Context, req task.Request) (map[string]string, error)
 
-// Config is what the stage is made of. All fields are required.
+// Secrets reads what a reference of build.secrets leads to, and hides it in
+// logs and messages.
+type Secrets interface {
+	Read(ctx context.Context, ref string) (string, error)
+}
+
+// Config is what the stage is made of. All fields are required but
+// AllowedSecrets.
 type Config struct {
 	Workspace   checkout
 	Worker      executor
 	Trees       trees
 	Store       bucket
 	Credentials Credentials
+	Secrets     Secrets
+	// AllowedSecrets are the references, without fields, that the installation
+	// lets build commands have.
+	AllowedSecrets []string
+	// Caches is what builds keep for each other.
+	Caches *cache.Keeper
 	// WorkerRoot is the worker's root folder as its commands see it:
 	// "/workspace".
 	WorkerRoot string
@@ -87,7 +102,8 @@ var _ task.Runner = (*Stage)(nil)
 // runs nothing: it takes over what its predecessor built.
 //
 // Errors: CommandFailed names the command, its exit code and its last lines;
-// StageTimeout if build.timeout passed; those of the workspace and the bucket.
+// StageTimeout if build.timeout passed; those of the secrets, the workspace and
+// the bucket; SecretLeaked for a file with a secret where it would be kept.
 func (s *Stage) Run(ctx context.Context, req task.Request, env task.Env) (task.Result, error) {
 	if err := s.cfg.Workspace.Prepare(ctx, workspace.Source{RepoURL: req.RepoURL, Commit: req.Commit, Branch: req.Branch}, env.Output); err != nil {
 		return task.Result{}, err
@@ -102,21 +118,30 @@ func (s *Stage) Run(ctx context.Context, req task.Request, env task.Env) (task.R
 	if err := s.cfg.Workspace.Materialize(ctx, env.Output); err != nil {
 		return task.Result{}, err
 	}
+	secrets, err := s.secrets(ctx, cfg.Build.Secrets)
+	if err != nil {
+		return task.Result{}, err
+	}
+	values := slices.Collect(maps.Values(secrets))
+	scope := cache.Scope{Pipeline: req.Pipeline, Branch: req.Branch, Image: cfg.Worker.Image}
+	caches := s.cfg.Caches.Restore(ctx, scope, cfg.Cache, values, env.Output)
 	began := s.now()
-	if err := s.build(ctx, req, cfg.Build, env); err != nil {
+	if err := s.build(ctx, req, cfg.Build, secrets, env); err != nil {
 		return task.Result{}, err
 	}
 	built := s.now()
 	env.Progress("publishing artifacts")
-	published, err := s.publish(ctx, req, cfg.Build.Artifacts, env.Output)
+	published, err := s.publish(ctx, req, cfg.Build.Artifacts, values, env.Output)
 	if err != nil {
 		return task.Result{}, err
 	}
 	env.Progress("saving the workspace")
-	snapshot, err := s.cfg.Workspace.Snapshot(ctx, record.SnapshotKey(req.Run.UID), workspace.Selection(cfg.Build.Snapshot), env.Output)
+	selection := workspace.Selection{Exclude: cfg.Build.Snapshot.Exclude, Include: cfg.Build.Snapshot.Include, Secrets: values}
+	snapshot, err := s.cfg.Workspace.Snapshot(ctx, record.SnapshotKey(req.Run.UID), selection, env.Output)
 	if err != nil {
 		return task.Result{}, err
 	}
+	caches.Keep(ctx)
 	return task.Result{
 		Message: fmt.Sprintf("%d commands in %s, %s, snapshot of %s", len(cfg.Build.Commands),
 			built.Sub(began).Round(100*time.Millisecond), published, bytesize.Format(snapshot.Size)),
@@ -146,7 +171,7 @@ func (s *Stage) takeOver(ctx context.Context, req task.Request, env task.Env) (t
 	}, nil
 }
 
-func (s *Stage) build(ctx context.Context, req task.Request, build pipeline.Build, env task.Env) error {
+func (s *Stage) build(ctx context.Context, req task.Request, build pipeline.Build, secrets map[string]string, env task.Env) error {
 	vars := map[string]string{
 		"APHEX_PIPELINE": req.Pipeline, "APHEX_COMMIT": req.Commit, "APHEX_BRANCH": req.Branch, "APHEX_RUN": req.Run.Name,
 		artifacts.Variable: artifacts.Folder(s.cfg.WorkerRoot, build.Artifacts),
@@ -159,6 +184,7 @@ func (s *Stage) build(ctx context.Context, req task.Request, build pipeline.Buil
 		}
 		maps.Copy(vars, creds)
 	}
+	maps.Copy(vars, secrets)
 	env.Progress(fmt.Sprintf("running %d build commands", len(build.Commands)))
 	_, err := commands.Run(ctx, s.cfg.Worker, commands.List{
 		Commands: build.Commands, Dir: worker.SourceDir, Env: vars,

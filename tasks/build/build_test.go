@@ -19,6 +19,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/aphex-pipeline/aphex/internal/cache"
 	"github.com/aphex-pipeline/aphex/internal/fault"
 	"github.com/aphex-pipeline/aphex/internal/record"
 	"github.com/aphex-pipeline/aphex/internal/store"
@@ -42,6 +43,18 @@ type bench struct {
 	out io.Writer
 	// asked counts how often the stage wanted credentials.
 	asked int
+	// secrets is where references lead; allowed is what the installation has.
+	secrets map[string]string
+	allowed []string
+}
+
+// Read implements build.Secrets.
+func (b *bench) Read(_ context.Context, ref string) (string, error) {
+	value, ok := b.secrets[ref]
+	if !ok {
+		return "", fault.Newf(fault.User, fault.SecretMissing, "read "+ref, "Create it", "there is none")
+	}
+	return value, nil
 }
 
 // newBench commits a configuration whose build section is given and some
@@ -71,7 +84,8 @@ environments:
 
 func (b *bench) run(ctx context.Context) (task.Result, error) {
 	stage := build.New(build.Config{
-		Workspace: b.Workspace, Worker: b.Worker, Trees: b.Worker, Store: b.Objects, WorkerRoot: b.Root,
+		Workspace: b.Workspace, Worker: b.Worker, Trees: b.Worker, Store: b.Objects, WorkerRoot: b.Root, Secrets: b, AllowedSecrets: b.allowed,
+		Caches: cache.New(cache.Config{Worker: b.Worker, Store: b.Objects, Commit: b.Workspace, DeployedBranch: "main"}),
 		Credentials: func(context.Context, task.Request) (map[string]string, error) {
 			b.asked++
 			return map[string]string{"AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE", "AWS_SECRET_ACCESS_KEY": secretKey}, nil

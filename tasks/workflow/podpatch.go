@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/aphex-pipeline/aphex/internal/pipeline"
@@ -33,6 +34,9 @@ const (
 	dirWorkspace = "/workspace"
 	dirGit       = "/var/run/secrets/aphex/git"
 	dirAWS       = "/var/run/secrets/aphex/aws"
+	// dirBuild has a folder for each Secret that build commands may be given.
+	dirBuild    = "/var/run/secrets/aphex/build"
+	volumeBuild = "aphex-build-secret-"
 
 	binary     = dirBinary + "/aphex"
 	socket     = dirRun + "/worker.sock"
@@ -201,6 +205,7 @@ func pluginContainer(inst pipeline.Installation) container {
 		{Name: "APHEX_PRIVATE_DIR", Value: dirPrivate},
 		{Name: "APHEX_GIT_CREDENTIALS", Value: dirGit},
 		{Name: "APHEX_ARGO_URL", Value: inst.ArgoURL},
+		{Name: "APHEX_DEPLOYED_BRANCH", Value: inst.Branch},
 		// The root file system is read-only.
 		{Name: "HOME", Value: dirPrivate},
 		{Name: "TMPDIR", Value: dirPrivate},
@@ -212,6 +217,9 @@ func pluginContainer(inst pipeline.Installation) container {
 	if inst.Nudge == pipeline.NudgeOff {
 		env = append(env, variable{Name: "APHEX_NUDGE", Value: inst.Nudge})
 	}
+	if len(inst.BuildSecrets) > 0 {
+		env = append(env, variable{Name: "APHEX_BUILD_SECRETS", Value: strings.Join(inst.BuildSecrets, " ")})
+	}
 	if inst.EndpointURL != "" {
 		env = append(env, variable{Name: "AWS_ENDPOINT_URL", Value: inst.EndpointURL})
 	}
@@ -219,6 +227,9 @@ func pluginContainer(inst pipeline.Installation) container {
 		{Name: volumeRun, MountPath: dirRun, ReadOnly: true},
 		{Name: volumePrivate, MountPath: dirPrivate},
 		{Name: volumeGit, MountPath: dirGit, ReadOnly: true},
+	}
+	for n, name := range clusterSecrets(inst) {
+		mounts = append(mounts, mount{Name: volumeBuild + strconv.Itoa(n), MountPath: dirBuild + "/" + name, ReadOnly: true})
 	}
 	if inst.AWS.ProjectToken {
 		env = append(env,
@@ -231,6 +242,18 @@ func pluginContainer(inst pipeline.Installation) container {
 		Name: containerPlugin, Image: inst.Images.Plugin, ImagePullPolicy: inst.ImagePullPolicy,
 		Env: env, VolumeMounts: mounts,
 	}
+}
+
+// clusterSecrets are the names of the Secrets that build commands may be given.
+// The kubelet mounts them, so nobody needs the right to read Secrets.
+func clusterSecrets(inst pipeline.Installation) []string {
+	var names []string
+	for _, ref := range inst.BuildSecrets {
+		if name, ok := strings.CutPrefix(ref, "kubernetes:"); ok {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 // workerContainer runs the user's commands. It has no credential; its first
@@ -285,6 +308,12 @@ func podVolumes(inst pipeline.Installation) []volume {
 		Name:   volumeGit,
 		Secret: &secret{SecretName: inst.GitSecret, DefaultMode: modeSecret, Optional: true},
 	})
+	for n, name := range clusterSecrets(inst) {
+		volumes = append(volumes, volume{
+			Name:   volumeBuild + strconv.Itoa(n),
+			Secret: &secret{SecretName: name, DefaultMode: modeSecret, Optional: true},
+		})
+	}
 	if inst.AWS.ProjectToken {
 		volumes = append(volumes, volume{
 			Name: volumeAWS,
