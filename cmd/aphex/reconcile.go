@@ -6,14 +6,18 @@ import (
 	"os"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/spf13/cobra"
 
 	"github.com/aphex-pipeline/aphex/internal/awsauth"
 	"github.com/aphex-pipeline/aphex/internal/kube"
+	"github.com/aphex-pipeline/aphex/internal/notify"
 	"github.com/aphex-pipeline/aphex/internal/pipeline"
 	"github.com/aphex-pipeline/aphex/internal/reconcile"
 	"github.com/aphex-pipeline/aphex/internal/record"
+	"github.com/aphex-pipeline/aphex/internal/redact"
 	"github.com/aphex-pipeline/aphex/internal/store"
+	"github.com/aphex-pipeline/aphex/internal/version"
 )
 
 // reconcileFlags are the flags of `aphex reconcile`.
@@ -29,8 +33,8 @@ func newReconcile() *cobra.Command {
 		Use:   "reconcile",
 		Short: "Finish what runs of a namespace could not finish themselves",
 		Long: `Looks once at the runs, agent pods and journals of a namespace: closes the
-records of runs that were terminated or lost their agent pod, removes failed
-agent pods so that their runs can go on or be retried, removes journals of runs
+records of runs that were terminated or lost their agent pod and tells the
+channels under notifications of their end, removes failed agent pods so that their runs can go on or be retried, removes journals of runs
 that are gone. It prints a line for each thing done. Runs whose pod is alive
 are never touched; doing it twice, or two at once, changes nothing more.
 
@@ -67,14 +71,28 @@ func runReconcile(cmd *cobra.Command, f reconcileFlags) error {
 	if err != nil {
 		return err
 	}
+	base := func(ctx context.Context, inst pipeline.Installation) (aws.Config, error) {
+		options := awsauth.Options{Region: inst.Region, EndpointURL: inst.EndpointURL}
+		if inst.AWS.ProjectToken && f.tokenFile != "" {
+			options.RoleARN, options.TokenFile = inst.AWS.RoleARN, f.tokenFile
+		}
+		return awsauth.Base(ctx, options)
+	}
+	redactor := redact.New()
 	return reconcile.New(reconcile.Config{
-		Cluster: client, Namespace: f.namespace, Output: cmd.OutOrStdout(), DryRun: f.dryRun, Settle: f.settle,
-		Records: func(ctx context.Context, inst pipeline.Installation) (*record.Recorder, error) {
-			options := awsauth.Options{Region: inst.Region, EndpointURL: inst.EndpointURL}
-			if inst.AWS.ProjectToken && f.tokenFile != "" {
-				options.RoleARN, options.TokenFile = inst.AWS.RoleARN, f.tokenFile
+		Cluster: client, Namespace: f.namespace, Output: redactor.Records(cmd.OutOrStdout()), DryRun: f.dryRun, Settle: f.settle,
+		News: func(ctx context.Context, inst pipeline.Installation) (reconcile.Announcer, error) {
+			conf, err := base(ctx, inst)
+			if err != nil {
+				return nil, err
 			}
-			conf, err := awsauth.Base(ctx, options)
+			return notify.New(notify.Config{
+				Base: func(context.Context) (aws.Config, error) { return conf.Copy(), nil },
+				Hide: redactor.Add, Redact: redactor.String, Version: version.Get().Version,
+			}), nil
+		},
+		Records: func(ctx context.Context, inst pipeline.Installation) (*record.Recorder, error) {
+			conf, err := base(ctx, inst)
 			if err != nil {
 				return nil, err
 			}

@@ -39,6 +39,15 @@ type workflowWire struct {
 		FinishedAt      *metav1.Time        `json:"finishedAt"`
 		Nodes           map[string]nodeWire `json:"nodes"`
 		CompressedNodes string              `json:"compressedNodes"`
+		StoredTemplate  struct {
+			Templates []struct {
+				Name      string         `json:"name"`
+				Plugin    map[string]any `json:"plugin"`
+				Container struct {
+					Args []string `json:"args"`
+				} `json:"container"`
+			} `json:"templates"`
+		} `json:"storedWorkflowTemplateSpec"`
 	} `json:"status"`
 }
 
@@ -68,6 +77,9 @@ func workflowView(obj *unstructured.Unstructured) (*Workflow, error) {
 	}
 	if at := wire.Status.FinishedAt; at != nil && !at.IsZero() {
 		w.FinishedAt = at.UTC().Truncate(time.Second)
+	}
+	for _, t := range wire.Status.StoredTemplate.Templates {
+		w.StoredTemplates = append(w.StoredTemplates, StoredTemplate{Name: t.Name, Plugin: t.Plugin, Args: t.Container.Args})
 	}
 	for _, p := range wire.Spec.Arguments.Parameters {
 		if p.Value != nil {

@@ -57,8 +57,19 @@ type Workflow struct {
 	Parameters map[string]string
 	// TemplateName is the WorkflowTemplate the Workflow was made from, if any.
 	TemplateName string
+	// StoredTemplates are the templates the run was made of, as the controller
+	// has kept them.
+	StoredTemplates []StoredTemplate
 
 	nodes map[string]Node
+}
+
+// StoredTemplate is what aphex reads of a template: the body of its plugin
+// step, or the arguments of its container.
+type StoredTemplate struct {
+	Name   string
+	Plugin map[string]any
+	Args   []string
 }
 
 // Node is what aphex reads of a Workflow's node.

@@ -8,6 +8,10 @@
 // and whose pod has not failed, and deletes nothing that has changed since it
 // was read.
 //
-// It does not start runs and does not touch AWS beyond the records. Imported
+// The end of a run whose record it closes is announced to the channels that the
+// run's finish stage would have told, with the key it would have had.
+//
+// It does not start runs and does not touch AWS beyond the records and what
+// announcements need. Imported
 // by the composition root.
 package reconcile

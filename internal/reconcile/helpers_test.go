@@ -19,6 +19,7 @@ import (
 
 	"github.com/aphex-pipeline/aphex/internal/kube"
 	"github.com/aphex-pipeline/aphex/internal/kube/kubetest"
+	"github.com/aphex-pipeline/aphex/internal/notify"
 	"github.com/aphex-pipeline/aphex/internal/pipeline"
 	"github.com/aphex-pipeline/aphex/internal/reconcile"
 	"github.com/aphex-pipeline/aphex/internal/record"
@@ -104,6 +105,40 @@ type bench struct {
 	budget  atomic.Int64
 	output  bytes.Buffer
 	dryRun  bool
+	// told is what channels heard: "type target key event", and refuse makes
+	// them deaf.
+	told   []string
+	refuse bool
+}
+
+// Announce implements reconcile.Announcer.
+func (b *bench) Announce(_ context.Context, channels []pipeline.Notification, e notify.Event, skip func(n int) bool, sent func(n int)) []record.Notification {
+	var results []record.Notification
+	for n, c := range channels {
+		result := record.Notification{Type: c.Type, Target: c.Target, Status: record.NotificationSent, Key: e.Key}
+		switch {
+		case b.refuse:
+			result.Status, result.Error = record.NotificationFailed, "the answer is 404"
+		case !skip(n):
+			b.told = append(b.told, strings.Join([]string{c.Type, c.Target, e.Key, e.Event, e.Reason, e.Run, e.RunURL, e.RecordURL}, " "))
+			sent(n)
+		}
+		results = append(results, result)
+	}
+	return results
+}
+
+// channels makes a run one that has them, in the body of its plugin step or in
+// an argument of its container.
+func (b *bench) channels(run string, container bool, list ...pipeline.Notification) {
+	text := notify.Plan{ArgoURL: "https://argo.example.com", Channels: list}.Encode()
+	step := map[string]any{"name": "finish", "plugin": map[string]any{"aphex": map[string]any{"stage": "finish", "notifications": text}}}
+	if container {
+		step = map[string]any{"name": "finish", "container": map[string]any{"args": []any{"--status=x", "--notifications=" + text}}}
+	}
+	w := b.api.Get("workflows", "shop", run)
+	w["status"].(map[string]any)["storedWorkflowTemplateSpec"] = map[string]any{"templates": []any{map[string]any{"name": "build"}, step}}
+	b.api.Put("workflows", w)
 }
 
 func newBench(tb testing.TB) *bench {
@@ -192,7 +227,8 @@ func (b *bench) pass(tb require.TestingT) (string, error) {
 	b.output.Reset()
 	err := reconcile.New(reconcile.Config{
 		Cluster: b.client, Namespace: "shop", Output: &b.output, DryRun: b.dryRun, Settle: reconcile.DefaultSettle,
-		Now: func() time.Time { return now },
+		Now:  func() time.Time { return now },
+		News: func(context.Context, pipeline.Installation) (reconcile.Announcer, error) { return b, nil },
 		Records: func(context.Context, pipeline.Installation) (*record.Recorder, error) {
 			return record.New(bucket{b.store, &b.budget}), nil
 		},

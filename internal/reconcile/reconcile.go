@@ -9,6 +9,7 @@ import (
 
 	"github.com/aphex-pipeline/aphex/internal/fault"
 	"github.com/aphex-pipeline/aphex/internal/kube"
+	"github.com/aphex-pipeline/aphex/internal/notify"
 	"github.com/aphex-pipeline/aphex/internal/pipeline"
 	"github.com/aphex-pipeline/aphex/internal/record"
 )
@@ -51,6 +52,9 @@ type Config struct {
 	// Records opens the records of a pipeline. It is called at most once for
 	// each pipeline in a Pass.
 	Records func(ctx context.Context, inst pipeline.Installation) (*record.Recorder, error)
+	// News tells channels of the end of a run; nil for nobody. It is called at
+	// most once for each pipeline in a Pass.
+	News func(ctx context.Context, inst pipeline.Installation) (Announcer, error)
 	// Output receives one line for each thing done.
 	Output io.Writer
 	// DryRun says what would be done and does nothing.
@@ -61,10 +65,23 @@ type Config struct {
 	Now func() time.Time
 }
 
+// Announcer is what reconciling needs of internal/notify.
+type Announcer interface {
+	Announce(ctx context.Context, channels []pipeline.Notification, e notify.Event, skip func(n int) bool, sent func(n int)) []record.Notification
+}
+
+var _ Announcer = (*notify.Sender)(nil)
+
+// opened is what a pipeline's runs are closed with.
+type opened struct {
+	records *record.Recorder
+	news    Announcer
+}
+
 // Reconciler closes what runs of one namespace left open.
 type Reconciler struct {
 	cfg     Config
-	records map[string]*record.Recorder
+	opened  map[string]*opened
 	errs    []error
 	dropped int
 }
@@ -84,7 +101,7 @@ func New(cfg Config) *Reconciler {
 // Errors: KubernetesRejected, StoreFailed, AWSUnavailable, CredentialsMissing,
 // ConfigInvalid for a pipeline's installation; Cancelled.
 func (r *Reconciler) Pass(ctx context.Context) error {
-	r.records, r.errs, r.dropped = map[string]*record.Recorder{}, nil, 0
+	r.opened, r.errs, r.dropped = map[string]*opened{}, nil, 0
 	for _, part := range []func(context.Context) error{r.pods, r.runs, r.journals} {
 		if err := part(ctx); err != nil {
 			r.fail(rejected(err))

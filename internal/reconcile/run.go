@@ -15,30 +15,31 @@ import (
 // run makes the record of a run that is over say how it ended, and the run's
 // labels what the record says. Doing it again changes nothing.
 func (r *Reconciler) run(ctx context.Context, w *kube.Workflow) error {
-	records, err := r.open(ctx, w.Labels[pipeline.LabelPipeline])
-	if records == nil || err != nil {
+	with, err := r.open(ctx, w.Labels[pipeline.LabelPipeline])
+	if with == nil || err != nil {
 		return err
 	}
-	rec, err := records.Run(ctx, w.UID)
+	rec, err := with.records.Run(ctx, w.UID)
 	known := !errors.Is(err, store.ErrNotFound)
 	if err != nil && known {
 		return err
 	}
 	if !known || !agrees(w, &rec) {
 		var closed bool
-		if rec, closed, err = r.close(ctx, records, w, rec, known); err != nil || !closed {
+		if rec, closed, err = r.close(ctx, with, w, rec, known); err != nil || !closed {
 			return err
 		}
 	}
 	return r.label(ctx, w, &rec)
 }
 
-// open returns the records of a pipeline, nil if it is not installed.
-func (r *Reconciler) open(ctx context.Context, name string) (*record.Recorder, error) {
-	if records, ok := r.records[name]; ok {
-		return records, nil
+// open returns what the runs of a pipeline are closed with, nil if it is not
+// installed.
+func (r *Reconciler) open(ctx context.Context, name string) (*opened, error) {
+	if with, ok := r.opened[name]; ok {
+		return with, nil
 	}
-	r.records[name] = nil // whatever goes wrong is said once
+	r.opened[name] = nil // whatever goes wrong is said once
 	op := "read the installation of pipeline " + name
 	cm, err := r.cfg.Cluster.ConfigMap(ctx, r.cfg.Namespace, pipeline.InstallationName(name))
 	if errors.Is(err, kube.ErrNotFound) {
@@ -55,18 +56,25 @@ func (r *Reconciler) open(ctx context.Context, name string) (*record.Recorder, e
 	if err != nil {
 		return nil, fault.Wrap(fault.User, fault.ConfigInvalid, op, "Mend the ConfigMap "+cm.Name, err)
 	}
-	records, err := r.cfg.Records(ctx, inst)
-	if err != nil {
+	with := &opened{}
+	if with.records, err = r.cfg.Records(ctx, inst); err != nil {
 		return nil, err
 	}
-	r.records[name] = records
-	return records, nil
+	if r.cfg.News != nil {
+		if with.news, err = r.cfg.News(ctx, inst); err != nil {
+			return nil, err
+		}
+	}
+	r.opened[name] = with
+	return with, nil
 }
 
 // close writes what is missing of the records: the stages' first, so that a
-// run's closed record is never ahead of them. closed is false if the run is
-// not to be touched now.
-func (r *Reconciler) close(ctx context.Context, records *record.Recorder, w *kube.Workflow, old record.Run, known bool) (rec record.Run, closed bool, err error) {
+// run's closed record is never ahead of them. The end is announced before the
+// last write, so that a pass after one that died tells of it, with the same
+// key. closed is false if the run is not to be touched now.
+func (r *Reconciler) close(ctx context.Context, with *opened, w *kube.Workflow, old record.Run, known bool) (rec record.Run, closed bool, err error) {
+	records := with.records
 	stages, err := records.Stages(ctx, w.UID)
 	if err != nil {
 		return record.Run{}, false, err
@@ -93,6 +101,7 @@ func (r *Reconciler) close(ctx context.Context, records *record.Recorder, w *kub
 				return record.Run{}, false, err
 			}
 		}
+		rec.Notifications = r.announce(ctx, with, w, rec)
 		if err := records.Put(ctx, rec); err != nil {
 			return record.Run{}, false, err
 		}

@@ -1,0 +1,85 @@
+package workflow_test
+
+import (
+	"encoding/json"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/aphex-pipeline/aphex/internal/kube"
+	"github.com/aphex-pipeline/aphex/internal/notify"
+	"github.com/aphex-pipeline/aphex/internal/pipeline"
+	"github.com/aphex-pipeline/aphex/internal/reconcile"
+	"github.com/aphex-pipeline/aphex/tasks/workflow"
+)
+
+// Whoever closes the record of a run from outside finds the channels where the
+// generator has put them.
+func TestGenerate_ReconcileFindsTheChannels(t *testing.T) {
+	t.Parallel()
+	for _, runner := range []string{pipeline.RunnerPlugin, pipeline.RunnerContainer} {
+		cfg, inst := load(t, filepath.Join(goldenDir, "container"))
+		inst.Runner = runner
+		require.NotEmpty(t, cfg.Notifications)
+		data, err := workflow.Generate(cfg, inst)
+		require.NoError(t, err)
+		var stored []kube.StoredTemplate
+		for _, step := range decode(t, data).Spec.Templates {
+			next := kube.StoredTemplate{Name: step.Name}
+			if step.Plugin != nil {
+				require.NoError(t, json.Unmarshal(step.Plugin.Value, &next.Plugin))
+			}
+			if step.Container != nil {
+				next.Args = step.Container.Args
+			}
+			stored = append(stored, next)
+		}
+		plan, err := reconcile.Plan(stored)
+		require.NoError(t, err)
+		require.Equal(t, notify.Plan{ArgoURL: cfg.Argo.URL, Channels: cfg.Notifications}, plan)
+	}
+}
+
+// Secrets of build commands are the sidecar's to read, and nobody else's.
+func TestGenerate_BuildSecretsAreMountedInTheSidecarAlone(t *testing.T) {
+	t.Parallel()
+	for _, runner := range []string{pipeline.RunnerPlugin, pipeline.RunnerContainer} {
+		cfg, inst := load(t, filepath.Join(goldenDir, "everything"))
+		inst.Runner = runner
+		data, err := workflow.Generate(cfg, inst)
+		require.NoError(t, err)
+		var pod struct {
+			InitContainers, Containers []struct {
+				Name         string
+				VolumeMounts []struct{ Name, MountPath string }
+			}
+			Volumes []struct {
+				Name   string
+				Secret struct {
+					SecretName string
+					Optional   bool
+				}
+			}
+		}
+		require.NoError(t, json.Unmarshal([]byte(decode(t, data).Spec.PodSpecPatch), &pod))
+		volume := ""
+		for _, v := range pod.Volumes {
+			if v.Secret.SecretName == "npm" {
+				volume = v.Name
+				require.True(t, v.Secret.Optional, "a run begins without it, and says so")
+			}
+		}
+		require.NotEmpty(t, volume)
+		mounted := map[string]string{}
+		for _, c := range append(pod.InitContainers, pod.Containers...) {
+			for _, m := range c.VolumeMounts {
+				if m.Name == volume {
+					mounted[c.Name] = m.MountPath
+				}
+			}
+		}
+		sidecar := map[string]string{pipeline.RunnerPlugin: "aphex-executor-plugin", pipeline.RunnerContainer: "main"}[runner]
+		require.Equal(t, map[string]string{sidecar: "/var/run/secrets/aphex/build/npm"}, mounted)
+	}
+}
