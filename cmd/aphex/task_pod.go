@@ -29,7 +29,7 @@ const terminationLog = "/dev/termination-log"
 // podFlags are the flags of `aphex task` in a pod of a Workflow: what the
 // plugin's calls carry.
 type podFlags struct {
-	workflow, uid, namespace, node, topology, predecessor, allowOlder, status, notifications, outputs string
+	workflow, uid, namespace, node, topology, predecessor, allowOlder, force, status, notifications, outputs string
 }
 
 func (f *podFlags) add(flags *pflag.FlagSet) {
@@ -40,6 +40,7 @@ func (f *podFlags) add(flags *pflag.FlagSet) {
 	flags.StringVar(&f.topology, "topology", "", "with --workflow: digest of the stages it was made with")
 	flags.StringVar(&f.predecessor, "predecessor", "", "with --workflow: UID of the run whose build is taken over")
 	flags.StringVar(&f.allowOlder, "allow-older", "", "with --workflow: true to replace a newer commit")
+	flags.StringVar(&f.force, "force", "", "with --workflow: true to deploy what seems to be as wanted")
 	flags.StringVar(&f.status, "status", "", "with --workflow: its status so far, for finish")
 	flags.StringVar(&f.notifications, "notifications", "", "with --workflow: channels that hear of its end, for finish, as aphex generate writes them")
 	flags.StringVar(&f.outputs, "outputs", "", "with --workflow: folder for the output parameters, one file each")
@@ -49,7 +50,7 @@ func (f *podFlags) add(flags *pflag.FlagSet) {
 func (f taskFlags) call(stage string) (argo.Call, error) {
 	body := map[string]string{
 		"stage": stage, "pipeline": f.pipeline, "environment": f.environment, "node": f.pod.node, "topology": f.pod.topology,
-		"config": f.config, "repo": f.repo, "commit": f.commit, "branch": f.branch, "predecessor": f.pod.predecessor, "allowOlder": f.pod.allowOlder, "status": f.pod.status,
+		"config": f.config, "repo": f.repo, "commit": f.commit, "branch": f.branch, "predecessor": f.pod.predecessor, "allowOlder": f.pod.allowOlder, "force": f.pod.force, "status": f.pod.status,
 		"notifications": f.pod.notifications,
 	}
 	request, err := json.Marshal(map[string]any{

@@ -57,6 +57,8 @@ type Publisher struct {
 	dir, owner string
 	note       func(string)
 
+	// force publishes also what is there already.
+	force bool
 	// foreign says whether buckets may belong to another account; nil: never.
 	foreign func(ctx context.Context) (bool, error)
 
@@ -82,6 +84,9 @@ func New(dir, owner string, note func(string)) *Publisher {
 func (p *Publisher) AllowForeign(allowed func(ctx context.Context) (bool, error)) {
 	p.foreign = allowed
 }
+
+// Force publishes also what is there already. It must be called before Publish.
+func (p *Publisher) Force() { p.force = true }
 
 // expected is the account that must own a bucket; nil if any may.
 func (p *Publisher) expected(bucket string) *string {
@@ -165,7 +170,7 @@ func (p *Publisher) publish(ctx context.Context, f File) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	if there {
+	if there && !p.force {
 		p.note(fmt.Sprintf("asset %s is already at %s", f.Name, f))
 		return false, nil
 	}

@@ -212,6 +212,21 @@ func TestPublish_BrokenUploadAndLongerKeyAreNotTakenForTheAsset(t *testing.T) {
 	require.Equal(t, assets.Summary{Published: 2}, got)
 }
 
+func TestPublish_ByForce(t *testing.T) {
+	t.Parallel()
+	b := newBucket(t)
+	b.objects["t.json"] = bytes.Repeat([]byte("x"), 100)
+	p := assets.New(assembly(t), owner, nil)
+	got, err := p.Publish(t.Context(), []assets.File{b.file("t.json", "t.json", false)})
+	require.NoError(t, err)
+	require.Equal(t, assets.Summary{Present: 1}, got)
+	p.Force()
+	got, err = p.Publish(t.Context(), []assets.File{b.file("t.json", "t.json", false)})
+	require.NoError(t, err)
+	require.Equal(t, assets.Summary{Published: 1}, got)
+	require.NotEqual(t, bytes.Repeat([]byte("x"), 100), b.objects["t.json"])
+}
+
 func TestPublish_LargeAssetGoesInParts(t *testing.T) {
 	t.Parallel()
 	b := newBucket(t)

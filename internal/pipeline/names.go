@@ -45,6 +45,9 @@ const (
 	// ArgumentAllowOlder is "true" or "false": whether an older commit may
 	// replace a newer one.
 	ArgumentAllowOlder = "allow-older"
+	// ArgumentForce is "true" or "false": whether assets are published and
+	// stacks deployed again that seem to be as wanted.
+	ArgumentForce = "force"
 	// ArgumentPredecessor is, on a successor, the UID of the run whose build it
 	// takes over; empty otherwise.
 	ArgumentPredecessor = "predecessor"

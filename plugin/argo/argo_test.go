@@ -20,7 +20,7 @@ func request(tb testing.TB, change func(envelope, body map[string]any)) string {
 	body := map[string]any{
 		"stage": "deploy-env", "pipeline": "shop", "environment": "dev", "node": "shop-x7k2p.deploy-dev", "topology": "sha256:00",
 		"config": "aphex-config.yaml", "repo": "https://git.test/shop.git", "commit": strings.Repeat("a", 40), "branch": "main",
-		"allowOlder": "true", "attempt": "2",
+		"allowOlder": "true", "force": "true", "attempt": "2",
 	}
 	envelope := map[string]any{
 		"workflow": map[string]any{"metadata": map[string]any{"name": "shop-x7k2p", "namespace": "shop", "uid": "u-1"}},
@@ -46,7 +46,7 @@ func TestDecode_FullBody(t *testing.T) {
 	require.Equal(t, task.Request{
 		Run: task.Run{Namespace: "shop", Name: "shop-x7k2p", UID: "u-1"}, Stage: "deploy-env", Node: "shop-x7k2p.deploy-dev", Attempt: 2,
 		Pipeline: "shop", Environment: "dev", Topology: "sha256:00", ConfigPath: "aphex-config.yaml",
-		RepoURL: "https://git.test/shop.git", Commit: strings.Repeat("a", 40), Branch: "main", AllowOlder: true,
+		RepoURL: "https://git.test/shop.git", Commit: strings.Repeat("a", 40), Branch: "main", AllowOlder: true, Force: true,
 	}, call.Request)
 	require.Equal(t, []argo.Declared{{Name: "deployed", GlobalName: "dev-deployed"}}, call.Outputs)
 	require.Equal(t, "shop-x7k2p.deploy-dev(2)", call.NodeName(), "an attempt is a node of its own")
@@ -66,10 +66,11 @@ func TestDecode_NotificationsOfFinish(t *testing.T) {
 
 func TestDecode_WithoutRetryStrategy(t *testing.T) {
 	t.Parallel()
-	call, _, err := argo.Decode(strings.NewReader(request(t, func(_, b map[string]any) { delete(b, "attempt"); delete(b, "allowOlder") })))
+	call, _, err := argo.Decode(strings.NewReader(request(t, func(_, b map[string]any) { delete(b, "attempt"); delete(b, "allowOlder"); delete(b, "force") })))
 	require.NoError(t, err)
 	require.Zero(t, call.Request.Attempt)
 	require.False(t, call.Request.AllowOlder)
+	require.False(t, call.Request.Force)
 	require.Equal(t, call.Request.Node, call.NodeName())
 }
 
@@ -109,6 +110,7 @@ func TestDecode_Refusals(t *testing.T) {
 		"null":                {func(_, b map[string]any) { b["branch"] = nil }, fault.BadRequest, "branch is null"},
 		"object":              {func(_, b map[string]any) { b["repo"] = map[string]any{} }, fault.BadRequest, "repo is an object"},
 		"predecessor":         {func(_, b map[string]any) { b["predecessor"] = "../other" }, fault.BadRequest, `predecessor is "../other": it must be the UID of a run`},
+		"force":               {func(_, b map[string]any) { b["force"] = "always" }, fault.BadRequest, `force is "always": it must be true or false`},
 		"bool":                {func(_, b map[string]any) { b["allowOlder"] = "yes" }, fault.BadRequest, `allowOlder is "yes": it must be true or false`},
 		"attempt":             {func(_, b map[string]any) { b["attempt"] = "-1" }, fault.BadRequest, "attempt is"},
 		"attempt too large":   {func(_, b map[string]any) { b["attempt"] = "99999999999999999999" }, fault.BadRequest, "attempt is"},
@@ -232,7 +234,7 @@ func checkAccepted(t *testing.T, call *argo.Call) {
 		} {
 			b[key] = value
 		}
-		b["allowOlder"] = r.AllowOlder
+		b["allowOlder"], b["force"] = r.AllowOlder, r.Force
 		if call.Retried {
 			b["attempt"] = r.Attempt
 		}

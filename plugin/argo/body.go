@@ -27,6 +27,7 @@ const (
 	keyBranch      = "branch"
 	keyPredecessor = "predecessor"
 	keyAllowOlder  = "allowOlder"
+	keyForce       = "force"
 	keyAttempt     = "attempt"
 	keyStatus      = "status"
 	keyNotify      = "notifications"
@@ -39,11 +40,11 @@ func required() []string {
 }
 
 func mayBeEmpty() []string {
-	return []string{keyRepo, keyCommit, keyBranch, keyPredecessor, keyAllowOlder, keyStatus, keyAttempt, keyEnvironment, keyNotify}
+	return []string{keyRepo, keyCommit, keyBranch, keyPredecessor, keyAllowOlder, keyForce, keyStatus, keyAttempt, keyEnvironment, keyNotify}
 }
 
 func known() []string {
-	return append(required(), keyEnvironment, keyPredecessor, keyAllowOlder, keyAttempt, keyStatus, keyNotify)
+	return append(required(), keyEnvironment, keyPredecessor, keyAllowOlder, keyForce, keyAttempt, keyStatus, keyNotify)
 }
 
 // maxAttempt bounds the attempt number: beyond it something is wrong.
@@ -89,13 +90,7 @@ func (c *Call) assign(b *bodyReader) {
 // check looks at the values together and fills in those that are not strings.
 func (c *Call) check(b *bodyReader) {
 	r := &c.Request
-	switch v := b.values[keyAllowOlder]; v {
-	case "", "false":
-	case "true":
-		r.AllowOlder = true
-	default:
-		b.findf("%s is %q: it must be true or false", keyAllowOlder, v)
-	}
+	r.AllowOlder, r.Force = b.yes(keyAllowOlder), b.yes(keyForce)
 	if r.Predecessor != "" && !uid.MatchString(r.Predecessor) {
 		b.findf("%s is %q: it must be the UID of a run", keyPredecessor, r.Predecessor)
 	}
@@ -152,8 +147,20 @@ func (b *bodyReader) readAll() {
 	}
 }
 
+// yes reads a switch that is off unless it is said to be on.
+func (b *bodyReader) yes(key string) bool {
+	switch v := b.values[key]; v {
+	case "", "false":
+	case "true":
+		return true
+	default:
+		b.findf("%s is %q: it must be true or false", key, v)
+	}
+	return false
+}
+
 func (b *bodyReader) read(key string) {
-	value, ok := scalar(b.raw[key], key == keyAllowOlder || key == keyAttempt)
+	value, ok := scalar(b.raw[key], key == keyAllowOlder || key == keyForce || key == keyAttempt)
 	if !ok {
 		b.findf("%s is %s: it must be a string, so quote it in the template", key, kind(b.raw[key]))
 		return

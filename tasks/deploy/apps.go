@@ -133,6 +133,9 @@ func (d *deployment) choose(built *assembly.Assembly, g group) (*selection, []*a
 // publish uploads files that are not there yet.
 func (d *deployment) publish(ctx context.Context, s *selection, stacks []*assembly.Stack, files []assets.File) (assets.Summary, error) {
 	publisher := assets.New(s.assembly.Dir, d.target.Account, func(text string) { d.say("%s", text) })
+	if d.req.Force {
+		publisher.Force()
+	}
 	publisher.AllowForeign(func(ctx context.Context) (bool, error) {
 		session, err := d.session(ctx, s, stacks[0])
 		if err != nil {

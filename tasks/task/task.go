@@ -108,6 +108,9 @@ type Request struct {
 	Predecessor string
 	// AllowOlder lets an older commit overwrite a newer one.
 	AllowOlder bool
+	// Force publishes assets and deploys stacks again that seem to be as
+	// wanted; for deploy-env only.
+	Force bool
 	// Notifications are the channels that hear of the run's end, as
 	// notify.Plan.Encode wrote them; set for finish only, empty for none.
 	Notifications string

@@ -70,6 +70,9 @@ func containerTemplate(node pipeline.Node, step body, inst pipeline.Installation
 	if step.Environment != "" {
 		args = append(args, argEnvironment+step.Environment)
 	}
+	if step.Force != "" {
+		args = append(args, "--force="+step.Force)
+	}
 	if step.Status != "" {
 		args = append(args, "--status="+step.Status)
 	}

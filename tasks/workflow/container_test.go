@@ -94,6 +94,9 @@ func TestGenerate_ArgumentsOfStagePods(t *testing.T) {
 		if node.Environment != "" {
 			want = append(want, "--environment="+node.Environment)
 		}
+		if node.Stage == task.StageDeployEnv {
+			want = append(want, "--force={{workflow.parameters.force}}")
+		}
 		if node.Stage == task.StageFinish {
 			want = append(want, "--status={{workflow.status}}", "--notifications="+notify.Plan{Channels: cfg.Notifications}.Encode())
 		}

@@ -177,6 +177,12 @@ func runArguments(inst pipeline.Installation) []parameter {
 			Enum:        []quoted{"false", "true"},
 		},
 		{
+			Name:        pipeline.ArgumentForce,
+			Description: "true publishes assets and deploys stacks again that seem to be as wanted: after a change of a macro, or for objects that were lost.",
+			Value:       new(quoted("false")),
+			Enum:        []quoted{"false", "true"},
+		},
+		{
 			Name:        pipeline.ArgumentPredecessor,
 			Description: "UID of the run whose build is taken over; set by aphex where a run hands over to a successor.",
 			Value:       new(quoted("")),
@@ -231,6 +237,9 @@ func templates(nodes []pipeline.Node, digest string, news notify.Plan, inst pipe
 			Branch:      argumentTag(pipeline.ArgumentBranch),
 			Predecessor: argumentTag(pipeline.ArgumentPredecessor),
 			AllowOlder:  argumentTag(pipeline.ArgumentAllowOlder),
+		}
+		if node.Stage == task.StageDeployEnv {
+			step.Force = argumentTag(pipeline.ArgumentForce)
 		}
 		if node.Stage == task.StageFinish {
 			step.Status = "{{workflow.status}}"

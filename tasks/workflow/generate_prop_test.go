@@ -141,7 +141,7 @@ func checkArguments(t *rapid.T, inst pipeline.Installation, data []byte) {
 	}
 	require.Equal(t, map[any]any{
 		pipeline.ArgumentCommit: nil, pipeline.ArgumentBranch: inst.Branch,
-		pipeline.ArgumentRepoURL: inst.RepoURL, pipeline.ArgumentAllowOlder: "false", pipeline.ArgumentPredecessor: "",
+		pipeline.ArgumentRepoURL: inst.RepoURL, pipeline.ArgumentAllowOlder: "false", pipeline.ArgumentForce: "false", pipeline.ArgumentPredecessor: "",
 	}, values)
 }
 

@@ -90,6 +90,9 @@ func TestGenerate_Bodies(t *testing.T) {
 		if node.Environment != "" {
 			want["environment"] = node.Environment
 		}
+		if node.Stage == task.StageDeployEnv {
+			want["force"] = "{{workflow.parameters.force}}"
+		}
 		if node.Stage == task.StageFinish {
 			want["status"] = "{{workflow.status}}"
 		}

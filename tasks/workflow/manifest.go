@@ -173,6 +173,7 @@ type (
 		Branch      quoted `yaml:"branch"`
 		Predecessor quoted `yaml:"predecessor"`
 		AllowOlder  quoted `yaml:"allowOlder"`
+		Force       quoted `yaml:"force,omitempty"`
 		Status      quoted `yaml:"status,omitempty"`
 		// Notifications are channels, as notify.Plan.Encode writes them.
 		Notifications quoted `yaml:"notifications,omitempty"`
