@@ -49,7 +49,7 @@ demo-down: ## Remove everything `make demo` left running
 	@go run ./e2e/cmd/demo down
 
 .PHONY: bench
-bench: ## Measure the speed claims, as ratios within one run (ARGS="-only sidecar" for a part)
+bench: ## Measure the speed claims, as ratios within one run (ARGS="-only sidecar" for a part; deploy and memory need no cluster)
 	@go run ./e2e/cmd/bench $(ARGS)
 
 SOAK ?=
@@ -65,6 +65,10 @@ CHAOS ?=
 .PHONY: chaos
 chaos: ## Kill the plugin at every boundary of a run, at random and twice in a row (hours; CHAOS="-help" lists the flags)
 	@go run ./e2e/cmd/chaos $(CHAOS)
+
+.PHONY: chaos-deploy
+chaos-deploy: ## Kill deployments while they make, execute and watch change sets (CHAOS="-n 10 -seed 1")
+	@go run ./e2e/cmd/deploychaos $(CHAOS)
 
 .PHONY: lint
 lint: tools ## golangci-lint (with gofumpt and gci), govulncheck, generated files up to date

@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/aphex-pipeline/aphex/e2e/aws"
+	"github.com/aphex-pipeline/aphex/e2e/solo"
 	"github.com/aphex-pipeline/aphex/internal/testkit/effects"
 	"github.com/aphex-pipeline/aphex/internal/testkit/need"
 )
@@ -28,7 +29,12 @@ const (
 // has none.
 var shared *aws.Emulator
 
-func TestMain(m *testing.M) { os.Exit(run(m)) }
+func TestMain(m *testing.M) {
+	if code, served := solo.Served(os.Args); served { // a process of a test
+		os.Exit(code)
+	}
+	os.Exit(run(m))
+}
 
 func run(m *testing.M) (code int) {
 	if !need.Listed(need.Emulator) {

@@ -12,10 +12,12 @@ import (
 	"os"
 	"os/signal"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
 	"github.com/aphex-pipeline/aphex/e2e/lab"
+	"github.com/aphex-pipeline/aphex/e2e/solo"
 	"github.com/aphex-pipeline/aphex/internal/pipeline"
 )
 
@@ -31,24 +33,50 @@ const (
 	partLatency = "latency"
 	partSidecar = "sidecar"
 	partCompare = "compare"
+	partDeploy  = "deploy"
+	partMemory  = "memory"
 )
 
 func main() {
-	only := flag.String("only", "", "measure one part alone: latency, sidecar or compare")
+	if code, served := solo.Served(os.Args); served { // a deployment that is measured
+		os.Exit(code)
+	}
+	only := flag.String("only", "", "measure one part alone: "+strings.Join(parts(), ", "))
+	length := flag.Duration("length", 10*time.Second, "how long the stacks that wait take (deploy)")
+	rounds := flag.Int("rounds", rounds, "how often each deployment is measured (deploy)")
+	which := flag.String("case", "", "measure only the deployments whose name contains this (deploy)")
 	flag.Parse()
-	if !slices.Contains([]string{"", partLatency, partSidecar, partCompare}, *only) {
-		_, _ = fmt.Fprintf(os.Stderr, "-only is %q: latency, sidecar and compare are allowed\n", *only)
+	if *only != "" && !slices.Contains(parts(), *only) {
+		_, _ = fmt.Fprintf(os.Stderr, "-only is %q: allowed are %s\n", *only, strings.Join(parts(), ", "))
 		os.Exit(2)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop)
-	err := lab.UseTemporary(ctx, "bench", os.Stdout, func(l *lab.Lab, _, _ string) error { return measure(ctx, os.Stdout, l, *only) })
+	var errs []error
+	if *only == "" || *only == partDeploy || *only == partMemory {
+		errs = append(errs, withEmulator(ctx, os.Stdout, *length, *rounds, func(b *bench) error {
+			var errs []error
+			if *only != partMemory {
+				errs = append(errs, b.deployments(ctx, *which))
+			}
+			if *only != partDeploy {
+				errs = append(errs, b.memory(ctx))
+			}
+			return errors.Join(errs...)
+		}))
+	}
+	if *only != partDeploy && *only != partMemory {
+		errs = append(errs, lab.UseTemporary(ctx, "bench", os.Stdout, func(l *lab.Lab, _, _ string) error { return measure(ctx, os.Stdout, l, *only) }))
+	}
 	stop()
-	if err != nil {
+	if err := errors.Join(errs...); err != nil {
 		_, _ = fmt.Fprintln(os.Stderr, "bench failed:", err)
 		os.Exit(1)
 	}
 }
+
+// parts are what can be measured alone. Only the first three need a cluster.
+func parts() []string { return []string{partLatency, partSidecar, partCompare, partDeploy, partMemory} }
 
 func measure(ctx context.Context, out io.Writer, l *lab.Lab, only string) error {
 	parts := []struct {
