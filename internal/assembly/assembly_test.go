@@ -93,7 +93,18 @@ func TestLoad_NestedAssembliesAndAssets(t *testing.T) {
 	require.Equal(t, "eu-west-1", files[1].Region)
 	require.Equal(t, "e", files[2].Role.ExternalID)
 	require.Equal(t, "shop-data Template", files[3].DisplayName)
-	require.Equal(t, []assembly.ImageAsset{{ID: "img", DisplayName: "api", Repository: "r", Tag: "img"}}, stack(t, "shop-data").Images())
+	require.Equal(t, []assembly.ImageAsset{
+		{
+			ID: "img", DisplayName: "api", Repository: "r", Tag: "img", Region: "eu-central-1", Role: &assembly.Role{ARN: "arn:aws:iam::1:role/images", ExternalID: "i"},
+			Source: assembly.ImageSource{
+				Directory: "asset.img", Dockerfile: "api.Dockerfile", Target: "final", BuildArgs: map[string]string{"A": "1"},
+				BuildContexts: map[string]string{"base": "../base"}, Secrets: map[string]string{"npm": "src=.npmrc"}, SSH: "default", Network: "host",
+				Platform: "linux/arm64", Outputs: []string{"type=docker"}, CacheFrom: []assembly.ImageCache{{Type: "registry", Params: map[string]string{"ref": "r:c"}}},
+				CacheTo: &assembly.ImageCache{Type: "inline"}, CacheDisabled: true,
+			},
+		},
+		{ID: "made", DisplayName: "made", Repository: "r", Tag: "made", Source: assembly.ImageSource{Executable: []string{"make", "image"}}},
+	}, stack(t, "shop-data").Images())
 }
 
 func TestResources_ConstructPaths(t *testing.T) {

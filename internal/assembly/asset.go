@@ -60,10 +60,54 @@ func (f FileAsset) ProducedPath() string {
 
 // ImageAsset is one container image for one destination.
 type ImageAsset struct {
-	// ID is the asset's id.
+	// ID is the asset's id, usually a digest of its source.
 	ID string
 	// DisplayName is for people; the id if the app gives none.
 	DisplayName string
+	// Source says how the image is made.
+	Source ImageSource
 	// Repository and Tag are where it goes; both may hold placeholders.
 	Repository, Tag string
+	// Region is empty to mean the stack's.
+	Region string
+	// Role publishes it; nil to use the credentials at hand.
+	Role *Role
+}
+
+// ImageSource says how an image is made: by a program, or by building a
+// folder with a Dockerfile. The options are those of `docker build`.
+type ImageSource struct {
+	// Executable is the command line of a program that makes the image and
+	// prints its local name. All else is empty then.
+	Executable []string
+	// Directory is the build context, relative to the assembly's folder,
+	// slash-separated.
+	Directory string
+	// Dockerfile is relative to Directory; empty for "Dockerfile".
+	Dockerfile string
+	// Target is the stage to stop at; empty for the last.
+	Target string
+	// BuildArgs and BuildContexts are by name.
+	BuildArgs, BuildContexts map[string]string
+	// Secrets say by id where the builder finds each: "src=path" or
+	// "type=env,env=NAME".
+	Secrets map[string]string
+	// SSH is an agent or a key to forward.
+	SSH string
+	// Network and Platform are those of the build.
+	Network, Platform string
+	// Outputs are further results, such as "type=local,dest=out".
+	Outputs []string
+	// CacheFrom and CacheTo are caches to read and to write.
+	CacheFrom []ImageCache
+	CacheTo   *ImageCache
+	// CacheDisabled builds every step anew.
+	CacheDisabled bool
+}
+
+// ImageCache is one cache of a builder.
+type ImageCache struct {
+	// Type is "registry", "local", "inline", …; Params are the type's.
+	Type   string            `json:"type"`
+	Params map[string]string `json:"params"`
 }

@@ -31,11 +31,11 @@ func (u *unit) addAssets(id string, artifact artifactJSON) error {
 		m.Files = append(m.Files, files...)
 	}
 	for _, assetID := range slices.Sorted(maps.Keys(doc.DockerImages)) {
-		image := doc.DockerImages[assetID]
-		for _, key := range slices.Sorted(maps.Keys(image.Destinations)) {
-			d := image.Destinations[key]
-			m.Images = append(m.Images, ImageAsset{ID: assetID, DisplayName: firstOf(image.DisplayName, assetID), Repository: d.Repository, Tag: d.Tag})
+		images, err := u.imageAssets(file, assetID, doc.DockerImages[assetID])
+		if err != nil {
+			return err
 		}
+		m.Images = append(m.Images, images...)
 	}
 	u.assets[id] = m
 	return nil
@@ -82,5 +82,57 @@ func (u *unit) fileAssets(file, id string, in fileJSON) ([]FileAsset, error) {
 		asset.Role = role(d.RoleARN, d.ExternalID, d.Options, Bootstrap{})
 		out = append(out, asset)
 	}
+	return out, nil
+}
+
+// imageAssets returns one asset per destination.
+func (u *unit) imageAssets(file, id string, in imageJSON) ([]ImageAsset, error) {
+	source, err := u.imageSource(file, id, in.Source)
+	if err != nil {
+		return nil, err
+	}
+	var out []ImageAsset
+	for _, key := range slices.Sorted(maps.Keys(in.Destinations)) {
+		raw := in.Destinations[key]
+		var d imageDestinationJSON
+		if err := json.Unmarshal(raw, &d); err != nil {
+			return nil, invalid("file %s: asset %s: destination %s: %w", file, id, key, err)
+		}
+		known := []string{"repositoryName", "imageTag", "region", "assumeRoleArn", "assumeRoleExternalId", "assumeRoleAdditionalOptions"}
+		if err := u.refuseUnknown("destination "+key+" of asset "+id, raw, known); err != nil {
+			return nil, err
+		}
+		if d.Repository == "" || d.Tag == "" {
+			return nil, invalid("file %s: asset %s: destination %s lacks repositoryName or imageTag", file, id, key)
+		}
+		out = append(out, ImageAsset{
+			ID: id, DisplayName: firstOf(in.DisplayName, id), Source: source,
+			Repository: d.Repository, Tag: d.Tag, Region: d.Region, Role: role(d.RoleARN, d.ExternalID, d.Options, Bootstrap{}),
+		})
+	}
+	return out, nil
+}
+
+func (u *unit) imageSource(file, id string, raw json.RawMessage) (ImageSource, error) {
+	var in imageSourceJSON
+	if err := json.Unmarshal(raw, &in); err != nil {
+		return ImageSource{}, invalid("file %s: asset %s: source: %w", file, id, err)
+	}
+	known := []string{
+		"executable", "directory", "dockerFile", "dockerBuildTarget", "dockerBuildArgs", "dockerBuildContexts", "dockerBuildSecrets",
+		"dockerBuildSsh", "networkMode", "platform", "dockerOutputs", "cacheFrom", "cacheTo", "cacheDisabled",
+	}
+	if err := u.refuseUnknown("source of asset "+id, raw, known); err != nil {
+		return ImageSource{}, err
+	}
+	if len(in.Executable) > 0 {
+		return ImageSource{Executable: in.Executable}, nil
+	}
+	dir, err := u.path(in.Directory)
+	if err != nil {
+		return ImageSource{}, err
+	}
+	out := ImageSource(in)
+	out.Directory = dir
 	return out, nil
 }
