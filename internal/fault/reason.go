@@ -87,8 +87,11 @@ const (
 	StackOrder Reason = "StackOrder"
 	// EnvironmentMismatch is a stack bound to another account or region.
 	EnvironmentMismatch Reason = "EnvironmentMismatch"
-	// ImageAssetUnsupported is a container image asset, which needs a builder.
+	// ImageAssetUnsupported is a container image asset that nobody can build:
+	// no builder works in the worker, or it lacks what the asset asks for.
 	ImageAssetUnsupported Reason = "ImageAssetUnsupported"
+	// ImageBuildFailed is a container image whose build did not succeed.
+	ImageBuildFailed Reason = "ImageBuildFailed"
 
 	// CredentialsMissing is a sidecar without any AWS identity.
 	CredentialsMissing Reason = "CredentialsMissing"
