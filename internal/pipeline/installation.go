@@ -42,6 +42,16 @@ const (
 	NudgeOff = "off"
 )
 
+// The values of Images.Builder.
+const (
+	// BuilderAuto takes Docker where an engine answers, else Buildah.
+	BuilderAuto = "auto"
+	// BuilderDocker is the docker command, with an engine.
+	BuilderDocker = "docker"
+	// BuilderBuildah is buildah, without one.
+	BuilderBuildah = "buildah"
+)
+
 // InstallationKey is the key of the installation's ConfigMap that holds it.
 const InstallationKey = "installation.yaml"
 
@@ -131,6 +141,13 @@ type Images struct {
 	// Worker is the toolchain of pipelines whose repository names no other.
 	// Required.
 	Worker string `yaml:"worker"`
+	// Builder is the program that builds container image assets in the
+	// worker: BuilderDocker or BuilderBuildah; empty is BuilderAuto.
+	Builder string `yaml:"builder,omitempty"`
+	// Rootless gives the worker what buildah needs to build without an
+	// engine: user namespaces with more than one user. It widens what user
+	// code may do; see docs/spec/images.md.
+	Rootless bool `yaml:"rootless,omitempty"`
 }
 
 // ArtifactRepository names the entry of a ConfigMap that describes the

@@ -141,6 +141,7 @@ func (i Installation) checkPod(c *check) {
 	const image = "an image reference of letters, digits and . _ : / @ -"
 	c.match("images.plugin", i.Images.Plugin, patternImage, image, true)
 	c.match("images.worker", i.Images.Worker, patternImage, image, true)
+	c.match("images.builder", i.Images.Builder, BuilderAuto+"|"+BuilderDocker+"|"+BuilderBuildah, "auto, docker or buildah", false)
 	c.match("imagePullPolicy", i.ImagePullPolicy, "Always|IfNotPresent|Never", "Always, IfNotPresent or Never", true)
 	for n, name := range i.ImagePullSecrets {
 		c.match(fmt.Sprintf("imagePullSecrets[%d]", n), name, patternName, "a Kubernetes object name", true)

@@ -22,7 +22,7 @@ func installationKeys() map[string][]string {
 			"bucketPrefix", "region", "endpointUrl", "images", "imagePullPolicy", "imagePullSecrets", "gitSecret", "buildSecrets",
 			"aws", "workerResources", "workerEnv", "artifactRepository", "argoUrl", "serviceAccount", "ttlDays",
 		},
-		"images":             {"plugin", "worker"},
+		"images":             {"plugin", "worker", "builder", "rootless"},
 		"aws":                {"roleArn", "audience", "projectToken"},
 		"artifactRepository": {"configMap", "key"},
 		"workerResources":    {"requests", "limits"},

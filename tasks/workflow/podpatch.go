@@ -102,10 +102,17 @@ type (
 		AllowPrivilegeEscalation bool         `json:"allowPrivilegeEscalation"`
 		ReadOnlyRootFilesystem   bool         `json:"readOnlyRootFilesystem"`
 		Capabilities             capabilities `json:"capabilities"`
+		SeccompProfile           *profile     `json:"seccompProfile,omitempty"`
+		AppArmorProfile          *profile     `json:"appArmorProfile,omitempty"`
 	}
 
 	capabilities struct {
 		Drop []string `json:"drop"`
+		Add  []string `json:"add,omitempty"`
+	}
+
+	profile struct {
+		Type string `json:"type"`
 	}
 
 	mount struct {
@@ -214,6 +221,9 @@ func pluginContainer(inst pipeline.Installation) container {
 	if inst.ArtifactRepository.ConfigMap != "" {
 		env = append(env, variable{Name: "APHEX_MAIN_LOGS", Value: "true"})
 	}
+	if inst.Images.Builder != "" {
+		env = append(env, variable{Name: "APHEX_IMAGE_BUILDER", Value: inst.Images.Builder})
+	}
 	if inst.Nudge == pipeline.NudgeOff {
 		env = append(env, variable{Name: "APHEX_NUDGE", Value: inst.Nudge})
 	}
@@ -272,7 +282,7 @@ func workerContainer(inst pipeline.Installation) container {
 		WorkingDir:      dirWorkspace,
 		Env:             env,
 		Resources:       &resources{Requests: inst.WorkerResources.Requests, Limits: inst.WorkerResources.Limits},
-		SecurityContext: restricted(uidWorker, false),
+		SecurityContext: workerSecurity(inst),
 		VolumeMounts: []mount{
 			{Name: volumeBinary, MountPath: dirBinary, ReadOnly: true},
 			{Name: volumeRun, MountPath: dirRun},
@@ -293,6 +303,20 @@ func restricted(uid int, readOnly bool) *containerSecurity {
 		ReadOnlyRootFilesystem: readOnly,
 		Capabilities:           capabilities{Drop: []string{"ALL"}},
 	}
+}
+
+// workerSecurity is the worker's security context. Rootless builds need a user
+// namespace with several users: newuidmap, whose file capabilities count only
+// with privilege escalation and within the container's bounds; and mounts in
+// that namespace, which the runtime's default profiles forbid.
+func workerSecurity(inst pipeline.Installation) *containerSecurity {
+	security := restricted(uidWorker, false)
+	if inst.Images.Rootless {
+		security.AllowPrivilegeEscalation = true
+		security.Capabilities.Add = []string{"SETUID", "SETGID"}
+		security.SeccompProfile, security.AppArmorProfile = &profile{"Unconfined"}, &profile{"Unconfined"}
+	}
+	return security
 }
 
 func downward(name, path string) variable {
