@@ -155,7 +155,7 @@ func sidecarConfig(ctx context.Context, logger *slog.Logger, redactor *redact.Re
 	records := record.New(bucket)
 	cfg.Registry = guard(parts{
 		privateDir: private, worker: worker.NewClient(os.Getenv("APHEX_WORKER_SOCKET")), workerRoot: workerRoot,
-		git: repositories, store: bucket, records: records, identity: id,
+		git: repositories, store: bucket, records: records, identity: id, imageBuilder: os.Getenv("APHEX_IMAGE_BUILDER"),
 		kube: client, namespace: os.Getenv("APHEX_NAMESPACE"), pipeline: pipelineName,
 		secrets:        secretref.New(secretref.Config{Base: id.base, Hide: redactor.Add, Mounted: buildSecretsDir}),
 		deployedBranch: os.Getenv("APHEX_DEPLOYED_BRANCH"),

@@ -16,6 +16,7 @@ import (
 	"github.com/aphex-pipeline/aphex/internal/fault"
 	"github.com/aphex-pipeline/aphex/internal/git"
 	"github.com/aphex-pipeline/aphex/internal/handover"
+	"github.com/aphex-pipeline/aphex/internal/images"
 	"github.com/aphex-pipeline/aphex/internal/kube"
 	"github.com/aphex-pipeline/aphex/internal/notify"
 	"github.com/aphex-pipeline/aphex/internal/pipeline"
@@ -65,6 +66,8 @@ type parts struct {
 	allowedSecrets []string
 	// deployedBranch is the one the pipeline deploys; empty if it is not known.
 	deployedBranch string
+	// imageBuilder is a setting of images.NewBuilder.
+	imageBuilder string
 	// kube is nil outside of a cluster: stages then do without.
 	kube                *kube.Client
 	namespace, pipeline string
@@ -79,7 +82,8 @@ func (p parts) stages() task.Registry {
 	deployConfig := deploy.Config{
 		Artifacts: verifier,
 		Workspace: files, Store: p.store, Base: p.identity.base, Private: filepath.Join(p.privateDir, "assemblies"),
-		Synth: synthesizer{synth.New(synth.Config{Worker: p.worker, Private: filepath.Join(p.privateDir, "assemblies"), Lookups: p.identity.lookups})},
+		Synth:  synthesizer{synth.New(synth.Config{Worker: p.worker, Private: filepath.Join(p.privateDir, "assemblies"), Lookups: p.identity.lookups})},
+		Images: images.NewBuilder(p.worker, filepath.Join(p.privateDir, "images"), p.imageBuilder), Hide: p.identity.redactor.Add,
 	}
 	if p.records != nil {
 		deployConfig.Events, deployConfig.Redact = p.records, p.identity.redactor.String

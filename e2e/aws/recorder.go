@@ -54,8 +54,31 @@ type recorder struct {
 	server *http.Server
 	served chan struct{}
 
-	mu    sync.Mutex
-	calls []Call
+	mu      sync.Mutex
+	calls   []Call
+	scripts map[string]http.Handler
+}
+
+// Script lets a handler answer the calls of a service, by its signing name, in
+// place of the emulator: what that does not do as AWS does. They are recorded
+// like others.
+func (e *Emulator) Script(service string, answers http.Handler) {
+	e.recorder.mu.Lock()
+	defer e.recorder.mu.Unlock()
+	if e.recorder.scripts == nil {
+		e.recorder.scripts = map[string]http.Handler{}
+	}
+	e.recorder.scripts[service] = answers
+}
+
+// answering returns who answers the calls of a service.
+func (r *recorder) answering(service string, otherwise http.Handler) http.Handler {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if scripted := r.scripts[service]; scripted != nil {
+		return scripted
+	}
+	return otherwise
 }
 
 // Calls returns the calls made through Endpoint since the start or the last
@@ -136,7 +159,7 @@ func (r *recorder) record(next http.Handler) http.Handler {
 			defer r.mu.Unlock()
 			r.calls = append(r.calls, call)
 		}()
-		next.ServeHTTP(status, req) // panics when the answer is cut off
+		r.answering(call.Service, next).ServeHTTP(status, req) // panics when the answer is cut off
 		call.Status = status.code
 	})
 }

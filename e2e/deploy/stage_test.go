@@ -46,6 +46,7 @@ type stage struct {
 	dirs     []string
 	journal  *memory
 	kept     []record.Events
+	images   deploy.ImageBuilder
 
 	mu       sync.Mutex
 	log      bytes.Buffer
@@ -157,7 +158,7 @@ func (s *stage) runWith(ctx context.Context, commit string, edit ...func(*task.R
 	dir := s.t.TempDir()
 	stage := deploy.New(deploy.Config{
 		Workspace: s, Synth: s, Store: store.NewDir(dir), Guard: s, Private: s.t.TempDir(), Events: s,
-		Base: func(context.Context) (awssdk.Config, error) { return config(s.emulator, s.base), nil },
+		Base: func(context.Context) (awssdk.Config, error) { return config(s.emulator, s.base), nil }, Images: s.images,
 	})
 	req := task.Request{
 		Run: task.Run{Namespace: "ns", Name: "shop-x", UID: "uid-" + s.prefix, Epoch: s.journal.execution}, Stage: task.StageDeployEnv, Node: "shop-x.deploy-dev",
@@ -326,7 +327,8 @@ func TestStage_RefusesBeforeAnyWrite(t *testing.T) {
 		{"other account", func(s *stage) { s.replace("manifest.json", "aws://unknown-account/", "aws://333333333333/") }, fault.EnvironmentMismatch, "333333333333"},
 		{"other region", func(s *stage) { s.replace("manifest.json", "/unknown-region", "/us-east-1") }, fault.EnvironmentMismatch, "us-east-1"},
 		{"image asset", func(s *stage) {
-			s.replace("data.assets.json", `"dockerImages": {}`, `"dockerImages": {"i": {"displayName": "api", "source": {}, "destinations": {"d": {"repositoryName": "r", "imageTag": "t"}}}}`)
+			scriptedECR(s.t)
+			s.replace("data.assets.json", `"dockerImages": {}`, `"dockerImages": {"i": {"displayName": "api", "source": {"directory": "asset.site"}, "destinations": {"d": {"repositoryName": "assets", "imageTag": "t", `+imageRole+`}}}}`)
 		}, fault.ImageAssetUnsupported, "api"},
 		{"annotated error", func(s *stage) {
 			s.replace("manifest.json", `"displayName": "PREFIX-api"`, `"displayName": "PREFIX-api", "metadata": {"/PREFIX-api": [{"type": "aws:cdk:error", "data": "quota"}]}`)

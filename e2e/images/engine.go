@@ -37,6 +37,13 @@ func findEngine(ctx context.Context, dir string, log io.Writer) (engine, error) 
 	return buildahEngine{dir}, nil
 }
 
+// EnsureBuilder makes sure that images can be built here: by a Docker engine,
+// else by buildah, which it installs if it may.
+func EnsureBuilder(ctx context.Context, log io.Writer) error {
+	_, err := findEngine(ctx, "", log)
+	return err
+}
+
 // ensurePackages installs Debian packages whose program of the same name is
 // missing.
 func ensurePackages(ctx context.Context, log io.Writer, packages ...string) error {

@@ -2,7 +2,6 @@ package deploy
 
 import (
 	"context"
-	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -98,15 +97,17 @@ func (d *deployment) prepare(ctx context.Context, g group) (*selection, error) {
 		return nil, err
 	}
 	files = append(files, templates...)
-	if err := d.enter(ctx, revision.Deploying); err != nil {
-		return nil, err
-	}
-	d.env.Progress(fmt.Sprintf("%s: publishing %s", d.target.Name, plural(len(files), "asset")))
-	summary, err := d.publish(ctx, s, stacks, files)
+	found, err := d.images(ctx, s, g, stacks)
+	defer found.close(d)
 	if err != nil {
 		return nil, err
 	}
-	d.say("%s published, %d already there", plural(summary.Published, "asset"), summary.Present)
+	if err := d.enter(ctx, revision.Deploying); err != nil {
+		return nil, err
+	}
+	if err := d.publishAll(ctx, s, stacks, files, found); err != nil {
+		return nil, err
+	}
 	return s, nil
 }
 
@@ -180,10 +181,6 @@ func (d *deployment) checkStack(op string, s *assembly.Stack) error {
 			"Take account and region in the app from CDK_DEFAULT_ACCOUNT and CDK_DEFAULT_REGION, or correct the environment in the configuration",
 			"stack %s is bound to account %s, region %s, but the environment is account %s, region %s",
 			s, orAny(s.Account), orAny(s.Region), d.target.Account, d.target.Region)
-	}
-	if images := s.Images(); len(images) > 0 {
-		return fault.Newf(fault.User, fault.ImageAssetUnsupported, op, "Build and push the image in the build stage and refer to it by name",
-			"stack %s has the container image asset %s, which needs an image builder", s, images[0].DisplayName)
 	}
 	if len(s.LegacyAssets) > 0 {
 		return fault.Newf(fault.User, fault.AssemblyInvalid, op, "Use the default stack synthesizer", "stack %s has an asset of CDK version 1: %s", s, s.LegacyAssets[0])

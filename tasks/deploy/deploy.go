@@ -116,6 +116,10 @@ type Config struct {
 	// Deployed is told of all stacks of the environment whose deployment has
 	// ended, well or not, once; nil for nobody.
 	Deployed func(ctx context.Context, req task.Request, stacks []Deployment) error
+	// Images builds container images; nil for nobody.
+	Images ImageBuilder
+	// Hide is told of registry tokens, which no log may show; nil for nobody.
+	Hide func(...string)
 	// Redact hides secrets in what is kept; nil for as is. The log hides them
 	// by itself.
 	Redact func(string) string
@@ -143,7 +147,7 @@ var _ task.Runner = (*Stage)(nil)
 // why.
 //
 // Errors: those of the workspace, of synth, of assembly.Resolve, of awsauth,
-// assets and cfn; EnvironmentMismatch; ImageAssetUnsupported; StageTimeout if
+// assets, images and cfn; EnvironmentMismatch; StageTimeout if
 // the environment's timeout passed. A failure leaves later stacks untouched.
 func (s *Stage) Run(ctx context.Context, req task.Request, env task.Env) (task.Result, error) {
 	if s.cfg.Successors != nil {
