@@ -162,6 +162,9 @@ func (o *operation) createInput(live *cfntypes.Stack, values parameters) (*cfnsd
 	if o.in.RoleARN != "" {
 		in.RoleARN = aws.String(o.in.RoleARN)
 	}
+	if o.in.ImportExisting { // false is the default of the API
+		in.ImportExistingResources = aws.Bool(true)
+	}
 	if o.in.TemplateURL != "" {
 		url, err := o.d.templateURL(o.in.TemplateURL)
 		if err != nil {

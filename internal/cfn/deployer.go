@@ -38,10 +38,10 @@ var (
 	_ changeSetAPI = (*cfnsdk.Client)(nil)
 )
 
-// The retries of one request. The CDK CLI makes 7; where half of all answers
-// are Throttling one request in 128 would fail then.
+// The retries of one request, as the CDK CLI makes them; one that is throttled
+// has more.
 const (
-	requestAttempts = 12
+	requestAttempts = 7
 	requestBackoff  = 15 * time.Second
 )
 
@@ -65,7 +65,7 @@ type Config struct {
 	// Budget is shared with everybody else who deploys to the account and
 	// region; nil for one of its own.
 	Budget *Budget
-	// Retryer repeats single requests; nil for 12 tries with up to 15 s between
+	// Retryer repeats single requests; nil for 7 tries with up to 15 s between
 	// them.
 	Retryer aws.Retryer
 	// Limits bound waiting; the zero value is the default of each.

@@ -28,6 +28,9 @@ type Input struct {
 	// Execution identifies the attempt: equal values join each other, and a
 	// different value never touches another's change set. Required.
 	Execution string
+	// ImportExisting takes resources that exist already under the name the
+	// template gives them into the stack.
+	ImportExisting bool
 	// Force creates a change set even if nothing seems to have changed.
 	Force bool
 	// RollBackPaused rolls back a stack that stands in a failed state before

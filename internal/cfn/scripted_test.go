@@ -427,11 +427,12 @@ func TestDeploy_RequestCarriesEverything(t *testing.T) {
 		in.NotificationARNs = []string{"arn:aws-cn:sns:cn-north-1:1:t"}
 		in.Parameters = map[string]string{"P": "x=y"}
 		in.Template = []byte(`{"Parameters": {"P": {"Type": "String"}}, "Resources": {"X": {"Type": "T"}}}`)
-		in.TerminationProtection = true
+		in.TerminationProtection, in.ImportExisting = true, true
 	})
 	require.NoError(t, err)
 	want := map[string]string{
-		"StackName": "shop", "ChangeSetType": "CREATE", "TemplateURL": s.url + "/b/k.json", "TemplateBody": "", "RoleARN": "arn:aws:iam::111111111111:role/exec",
+		"ImportExistingResources": "true",
+		"StackName":               "shop", "ChangeSetType": "CREATE", "TemplateURL": s.url + "/b/k.json", "TemplateBody": "", "RoleARN": "arn:aws:iam::111111111111:role/exec",
 		"Tags.member.1.Key": "a", "Tags.member.2.Value": "2", "NotificationARNs.member.1": "arn:aws-cn:sns:cn-north-1:1:t",
 		"Parameters.member.1.ParameterKey": "P", "Parameters.member.1.ParameterValue": "x=y", "IncludeNestedStacks": "true",
 		"Capabilities.member.1": "CAPABILITY_IAM", "Capabilities.member.2": "CAPABILITY_NAMED_IAM", "Capabilities.member.3": "CAPABILITY_AUTO_EXPAND",
@@ -451,6 +452,7 @@ func TestDeploy_NotificationsAndTagsOfAnUpdate(t *testing.T) {
 	require.NoError(t, err)
 	require.True(t, s.created.Has("NotificationARNs"), "an empty list removes them")
 	require.True(t, s.created.Has("Tags"), "no tags means: remove them")
+	require.False(t, s.created.Has("ImportExistingResources"))
 	require.Equal(t, "UPDATE", s.created.Get("ChangeSetType"))
 	require.Equal(t, stackARN, s.created.Get("StackName"))
 

@@ -113,6 +113,9 @@ type Environment struct {
 	// Concurrency is how many stacks of one app are deployed at the same time,
 	// 1 to 32; 0 means 1: one after the other, in the order of Stacks.
 	Concurrency int `yaml:"concurrency,omitempty"`
+	// ImportExistingResources takes resources that exist already under the name
+	// a stack gives them into the stack.
+	ImportExistingResources bool `yaml:"importExistingResources,omitempty"`
 	// OnFailedStack is what happens to a stack that an earlier deployment left
 	// in a failed state: empty for an error, or OnFailedStackRollback.
 	OnFailedStack string `yaml:"onFailedStack,omitempty"`

@@ -62,6 +62,8 @@ func decodeEnvironment(item cursor) Environment {
 		Concurrency:     whole(item.key("concurrency")),
 		OnFailedStack:   item.key("onFailedStack").text(),
 		RequiredContext: texts(item.key("requiredContext")),
+
+		ImportExistingResources: item.key("importExistingResources").value == true,
 	}
 	if context, ok := item.key("context").value.(map[string]any); ok && len(context) > 0 {
 		environment.Context = context

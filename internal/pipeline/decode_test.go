@@ -41,6 +41,7 @@ environments:
     requiredContext: [vpc-id]
     onFailedStack: rollback
     concurrency: 4
+    importExistingResources: true
 `
 
 // A key that is checked but never read would be ignored in silence.

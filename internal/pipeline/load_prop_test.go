@@ -34,7 +34,8 @@ func drawContext(t *rapid.T) map[string]any {
 		rapid.Just[any](nil), rapid.Map(rapid.Bool(), func(b bool) any { return b }), rapid.Map(rapid.IntRange(-1000, 1000), func(i int) any { return i }),
 		rapid.Just[any](2.5), rapid.Just[any]("2026-01-01"), rapid.Just[any]([]any{"a", 1, map[string]any{"b": "no"}}),
 	)
-	context := rapid.MapOfN(rapid.StringMatching(`[a-z@]{1,6}(:[a-z]{1,6})?`), values, 0, 4).Draw(t, "context")
+	// Not of all letters: a key such as pat would make its value a secret.
+	context := rapid.MapOfN(rapid.StringMatching(`[a-h@]{1,6}(:[a-h]{1,6})?`), values, 0, 4).Draw(t, "context")
 	if len(context) == 0 {
 		return nil
 	}

@@ -148,7 +148,7 @@ func (d *deployment) input(s *selection, stack *assembly.Stack, template []byte)
 	return cfn.Input{
 		StackName: stack.Name, Template: template, TemplateURL: s.templateURL(stack),
 		Tags: stack.Tags, RoleARN: s.places.Replace(stack.ExecutionRoleARN), NotificationARNs: stack.NotificationARNs,
-		TerminationProtection: stack.TerminationProtection, Execution: d.req.Key(), Force: d.req.Force,
+		TerminationProtection: stack.TerminationProtection, Execution: d.req.Key(), Force: d.req.Force, ImportExisting: d.target.ImportExistingResources,
 		RollBackPaused: d.target.OnFailedStack == pipeline.OnFailedStackRollback,
 		ConstructPath:  resources.Path, Source: sourceIn(resources),
 	}
