@@ -133,8 +133,8 @@ func runTo(ctx context.Context, out io.Writer, dir string, env []string, name st
 	return nil
 }
 
-// Fingerprint is a digest of the pinned emulator, of the edits made to it and
-// of the pinned CDK command line.
+// Fingerprint is a digest of the emulator's version, of the edits made to it
+// and of the pinned CDK command line: of what decides how a deployment ends.
 func Fingerprint() string {
 	sum := sha256.New()
 	for _, name := range []string{"emulator/requirements.txt", "cdk/package-lock.json"} {
@@ -142,8 +142,31 @@ func Fingerprint() string {
 		if err != nil { // it is embedded
 			panic(err)
 		}
+		if name == "emulator/requirements.txt" {
+			data = pin(data, "ministack")
+		}
 		_, _ = fmt.Fprintf(sum, "%s %d\n%s", name, len(data), data)
 	}
 	_, _ = fmt.Fprintf(sum, "%q %q", gapEdits(), gapAdditions())
 	return hex.EncodeToString(sum.Sum(nil))
+}
+
+// pin returns the lines of a requirements file that pin one package, with its
+// hashes.
+func pin(requirements []byte, name string) []byte {
+	from := bytes.Index(requirements, []byte("\n"+name+"=="))
+	if from < 0 {
+		panic("requirements.txt does not pin " + name)
+	}
+	entry := requirements[from+1:]
+	for end := 0; ; end++ {
+		line := bytes.IndexByte(entry[end:], '\n')
+		if line < 0 {
+			return entry
+		}
+		end += line
+		if !bytes.HasSuffix(entry[:end], []byte("\\")) {
+			return entry[:end]
+		}
+	}
 }
