@@ -1,7 +1,6 @@
 package synth
 
 import (
-	"encoding/json"
 	"os"
 	"path/filepath"
 	"strings"
@@ -34,8 +33,8 @@ func FuzzProject(f *testing.F) {
 		for i, data := range [][]byte{projectJSON, saved, user} {
 			layer, err := decodeObject(data)
 			if err == nil {
-				require.NotNil(t, layer)
-				again, err := json.Marshal(layer)
+				require.NotNil(t, layer.values)
+				again, err := encode(layer)
 				require.NoError(t, err)
 				same, err := decodeObject(again)
 				require.NoError(t, err)
@@ -62,10 +61,11 @@ func FuzzProject(f *testing.F) {
 func checkProject(t *testing.T, p *project, saved object) {
 	t.Helper()
 	require.NotEmpty(t, strings.TrimSpace(p.command))
-	require.Equal(t, true, p.context["env"])
-	require.NotContains(t, p.context, "default-account")
-	for key := range saved {
-		require.Contains(t, p.context, key)
+	require.Equal(t, true, p.context.values["env"])
+	require.False(t, p.context.has("default-account"))
+	for _, key := range saved.keys {
+		dropped := key == "__proto__" || key == "constructor" || key == "prototype"
+		require.NotEqual(t, dropped, p.context.has(key), key)
 	}
 	small, overflow, err := splitContext(p.context)
 	require.NoError(t, err)
@@ -77,13 +77,13 @@ func checkProject(t *testing.T, p *project, saved object) {
 		require.NoError(t, err)
 		given = mergeObjects(given, rest)
 	}
-	require.Len(t, given, len(p.context))
+	require.Equal(t, p.context.keys, given.keys)
 }
 
 func TestDecodeObject_Refuses(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{
-		`null`: "it is no object", `{} x`: "something follows its end", `{"a":` + strings.Repeat("[", 300): "nested more than 256 levels deep", `[]`: "cannot unmarshal", ``: "EOF",
+		`null`: "it is no object", `{} x`: "something follows its end", `{"a":` + strings.Repeat("[", 300): "nested more than 256 levels deep", `[]`: "it is no object", ``: "EOF",
 	} {
 		_, err := decodeObject([]byte(text))
 		require.ErrorContains(t, err, want)

@@ -66,7 +66,8 @@ func (s *synthesis) lookUp(ctx context.Context, incomplete *assembly.Assembly) e
 	if err != nil {
 		return fault.Newf(fault.User, fault.ConfigInvalid, s.request.op(), "Run `cdk synth` locally", "%s as the command line wrote it: %w", contextFile, err)
 	}
-	s.project.context = mergeObjects(saved, s.project.context)
+	s.project.layers.saved = saved
+	s.project.context = s.project.layers.merged()
 	return nil
 }
 

@@ -2,9 +2,7 @@ package synth
 
 import (
 	"archive/tar"
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -13,7 +11,6 @@ import (
 	"strings"
 
 	"github.com/aphex-pipeline/aphex/internal/fault"
-	"github.com/aphex-pipeline/aphex/internal/jsonlimit"
 	"github.com/aphex-pipeline/aphex/internal/worker"
 )
 
@@ -28,16 +25,22 @@ const (
 // accounts is some hundred kilobytes.
 const maxProjectBytes = 16 << 20
 
-// object is a JSON object with its numbers as they were written.
-type object = map[string]any
-
 // project is what the files of an app say, merged with the environment's
 // context.
 type project struct {
 	command string // the shell command that runs the app, or a folder
 	build   string // a shell command to run before, empty for none
 	context object
+	layers  contextLayers
 	notes   []string // remarks for the log
+}
+
+// contextLayers are the sources of context, the weakest first.
+type contextLayers struct{ user, saved, project, environment, settings object }
+
+// merged is what the app is given.
+func (l contextLayers) merged() object {
+	return mergeObjects(l.user, l.saved, l.project, l.environment, l.settings)
 }
 
 // readProject reads the app's files from the worker's tree and merges them as
@@ -47,7 +50,7 @@ func (s *synthesis) readProject(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if project == nil {
+	if project.values == nil {
 		return fault.Newf(fault.User, fault.AppMissing, s.request.op(), "Point stacks[].path at the CDK app", "there is no %s in %q", projectFile, s.request.App)
 	}
 	saved, err := s.readJSON(ctx, path.Join(worker.SourceDir, s.request.App), contextFile)
@@ -67,36 +70,36 @@ func (s *synthesis) readProject(ctx context.Context) error {
 // objects are merged.
 func (s *synthesis) merge(projectJSON, saved, user object) (*project, error) {
 	op := s.request.op()
-	if _, found := user["build"]; found {
+	if user.has("build") {
 		return nil, fault.Newf(fault.User, fault.ConfigInvalid, op, "Move build into the app's cdk.json", "~/%s holds the key build, which is allowed in cdk.json only", userFile)
 	}
-	userContext, _ := user["context"].(object)           // absent or of no use
-	projectContext, _ := projectJSON["context"].(object) // absent or of no use
-	for name, layer := range map[string]object{projectFile: projectContext, contextFile: saved, "~/" + userFile: userContext, "the environment's context": s.request.Environment.Context} {
+	environment, _ := sorted(s.request.Environment.Context).(object) // an empty one is none
+	layers := contextLayers{user: user.child("context"), saved: saved, project: projectJSON.child("context"), environment: environment}
+	for name, layer := range map[string]object{projectFile: layers.project, contextFile: saved, "~/" + userFile: layers.user, "the environment's context": environment} {
 		for _, key := range []string{"default-account", "default-region"} {
-			if _, found := layer[key]; found {
+			if layer.has(key) {
 				return nil, fault.Newf(fault.User, fault.ConfigInvalid, op, "Remove the key; account and region come from the environment",
 					"the context key %q in %s is not allowed", key, name)
 			}
 		}
 	}
-	for key := range s.request.Environment.Context {
+	for _, key := range environment.keys {
 		if strings.HasPrefix(key, "aws:") {
 			return nil, fault.Newf(fault.User, fault.ConfigInvalid, op, "Remove the key from the environment's context", "context keys that begin with \"aws:\" are reserved: %q", key)
 		}
 	}
 	settings := mergeObjects(user, projectJSON)
-	command, err := appCommand(settings["app"])
+	command, err := appCommand(settings.values["app"])
 	if err != nil {
 		return nil, fault.Wrap(fault.User, fault.ConfigInvalid, op, "Set app in the app's cdk.json, such as \"node bin/app.js\"", err)
 	}
-	build, ok := settings["build"].(string)
-	if !ok && settings["build"] != nil {
+	build, ok := settings.values["build"].(string)
+	if !ok && settings.values["build"] != nil {
 		return nil, fault.Newf(fault.User, fault.ConfigInvalid, op, "Write build as one shell command", "build in cdk.json is not text")
 	}
-	context := mergeObjects(userContext, saved, projectContext, s.request.Environment.Context)
-	result := &project{command: command, build: build, context: mergeObjects(context, settingsContext(settings))}
-	if settings["staging"] == false {
+	layers.settings = settingsContext(settings)
+	result := &project{command: command, build: build, context: layers.merged(), layers: layers}
+	if settings.values["staging"] == false {
 		result.notes = append(result.notes, "staging: false in cdk.json is ignored: assets are copied into the assembly, since it is deployed elsewhere")
 	}
 	return result, nil
@@ -132,49 +135,28 @@ func appCommand(app any) (string, error) {
 // of them change templates. aws:cdk:disable-asset-staging is never set: the
 // assembly is deployed from another place, so it must hold its assets.
 func settingsContext(settings object) object {
-	context := object{
-		"aws:cdk:enable-path-metadata":              true,
-		"aws:cdk:enable-asset-metadata":             true,
-		"aws:cdk:version-reporting":                 true,
-		"aws:cdk:bundling-stacks":                   []any{"**"},
-		"@aws-cdk/core:failSynthOnValidationErrors": false,
+	var context object
+	if settings.values["pathMetadata"] != false {
+		context.set("aws:cdk:enable-path-metadata", true)
 	}
-	if settings["pathMetadata"] == false {
-		delete(context, "aws:cdk:enable-path-metadata")
+	if settings.values["assetMetadata"] != false {
+		context.set("aws:cdk:enable-asset-metadata", true)
 	}
-	if settings["assetMetadata"] == false {
-		delete(context, "aws:cdk:enable-asset-metadata")
+	if settings.values["versionReporting"] != false {
+		context.set("aws:cdk:version-reporting", true)
+	} else {
+		context.set("aws:cdk:disable-version-reporting", true)
 	}
-	if settings["versionReporting"] == false {
-		delete(context, "aws:cdk:version-reporting")
-		context["aws:cdk:disable-version-reporting"] = true
-	}
+	context.set("aws:cdk:bundling-stacks", []any{"**"})
+	context.set("@aws-cdk/core:failSynthOnValidationErrors", false)
 	return context
-}
-
-// mergeObjects merges objects deeply; a later one wins. Its arguments are not
-// changed.
-func mergeObjects(layers ...object) object {
-	merged := object{}
-	for _, layer := range layers {
-		for key, value := range layer {
-			below, isObject := merged[key].(object)
-			above, alsoObject := value.(object)
-			if isObject && alsoObject {
-				merged[key] = mergeObjects(below, above)
-				continue
-			}
-			merged[key] = value
-		}
-	}
-	return merged
 }
 
 // missingRequired returns the required context keys without a value, sorted.
 func (s *synthesis) missingRequired() []string {
 	var missing []string
 	for _, key := range s.request.Environment.RequiredContext {
-		if s.project.context[key] == nil {
+		if s.project.context.values[key] == nil {
 			missing = append(missing, key)
 		}
 	}
@@ -188,48 +170,28 @@ func missingRequired(req *Request, keys []string) error {
 		"required context has no value: %s", strings.Join(keys, ", "))
 }
 
-// readJSON reads a JSON object of the worker's tree; nil if there is no such
-// file.
+// readJSON reads a JSON object of the worker's tree; the zero object if there
+// is no such file.
 func (s *synthesis) readJSON(ctx context.Context, dir, name string) (object, error) {
 	full := path.Join(dir, name)
 	entries, err := s.worker.Stat(ctx, []string{full})
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", s.request.op(), err)
+		return object{}, fmt.Errorf("%s: %w", s.request.op(), err)
 	}
 	if len(entries) == 0 {
-		return nil, nil //nolint:nilnil // no file is an ordinary answer
+		return object{}, nil
 	}
 	shown := strings.TrimPrefix(full, worker.SourceDir+"/")
 	if !entries[0].Mode.IsRegular() {
-		return nil, fault.Newf(fault.User, fault.ConfigInvalid, s.request.op(), "Make it a regular file", "%s is not a regular file", shown)
+		return object{}, fault.Newf(fault.User, fault.ConfigInvalid, s.request.op(), "Make it a regular file", "%s is not a regular file", shown)
 	}
 	data, err := s.readFile(ctx, dir, name)
 	if err != nil {
-		return nil, fmt.Errorf("%s: read %s: %w", s.request.op(), shown, err)
+		return object{}, fmt.Errorf("%s: read %s: %w", s.request.op(), shown, err)
 	}
 	value, err := decodeObject(data)
 	if err != nil {
-		return nil, fault.Newf(fault.User, fault.ConfigInvalid, s.request.op(), "Correct the file; it must hold one JSON object", "%s: %w", shown, err)
-	}
-	return value, nil
-}
-
-// decodeObject reads one JSON object with its numbers as they are written.
-func decodeObject(data []byte) (object, error) {
-	if err := jsonlimit.Check(data, jsonlimit.Document); err != nil {
-		return nil, err
-	}
-	decoder := json.NewDecoder(bytes.NewReader(data))
-	decoder.UseNumber()
-	var value object
-	if err := decoder.Decode(&value); err != nil {
-		return nil, err
-	}
-	if value == nil {
-		return nil, errors.New("it is no object")
-	}
-	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
-		return nil, fmt.Errorf("something follows its end (at byte %d)", decoder.InputOffset())
+		return object{}, fault.Newf(fault.User, fault.ConfigInvalid, s.request.op(), "Correct the file; it must hold one JSON object", "%s: %w", shown, err)
 	}
 	return value, nil
 }

@@ -4,13 +4,11 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"maps"
 	"path"
-	"slices"
 	"strings"
 	"time"
 
@@ -116,7 +114,10 @@ func (s *synthesis) resolveCommand(ctx context.Context, source string) (command,
 			continue
 		}
 		entries, err := s.worker.Stat(ctx, []string{full})
-		if err != nil {
+		// A link out of the workspace, such as a virtual environment's python,
+		// is not followed here: the shell finds what it leads to.
+		elsewhere := err != nil && fault.From(err).Reason == fault.PathRefused
+		if err != nil && !elsewhere {
 			return "", "", fmt.Errorf("%s: %w", s.request.op(), err)
 		}
 		if len(entries) == 0 {
@@ -185,7 +186,7 @@ func (s *synthesis) appEnv(ctx context.Context, output string) (map[string]strin
 	if overflow != nil {
 		env[overflowVariable] = path.Join(s.root, s.scratch, overflowFile)
 	}
-	if s.project.context["@aws-cdk/core:validateAgainstDefaultRules"] != true {
+	if s.project.context.values["@aws-cdk/core:validateAgainstDefaultRules"] != true {
 		// The library's lint only warns then, takes most of the time and the
 		// memory of a synth, and changes no template. Policy plugins and
 		// validations of constructs run all the same.
@@ -216,40 +217,31 @@ func (s *synthesis) writeScratch(ctx context.Context, overflow []byte) error {
 }
 
 // splitContext encodes context as JSON: as much of it as fits into a variable,
-// and the rest, nil if there is none. Keys are taken in order.
+// and the rest, nil if there is none. The app reads them in this order.
 func splitContext(context object) (small, overflow []byte, err error) {
 	if small, err = encode(context); err != nil || len(small) <= maxContextBytes {
 		return small, nil, err
 	}
-	fits, rest, size := object{}, object{}, len("{}")
-	for _, key := range slices.Sorted(maps.Keys(context)) {
-		entry, err := encode(object{key: context[key]})
+	var fits, rest object
+	size := len("{}")
+	for _, key := range context.keys {
+		var entry object
+		entry.set(key, context.values[key])
+		text, err := encode(entry)
 		if err != nil {
 			return nil, nil, err
 		}
-		if size+len(entry) > maxContextBytes {
-			rest[key] = context[key]
+		if size += len(text); size <= maxContextBytes {
+			fits.set(key, context.values[key])
 			continue
 		}
-		size += len(entry)
-		fits[key] = context[key]
+		rest.set(key, context.values[key])
 	}
 	if small, err = encode(fits); err != nil {
 		return nil, nil, err
 	}
 	overflow, err = encode(rest)
 	return small, overflow, err
-}
-
-// encode is JSON without the escapes meant for HTML.
-func encode(value any) ([]byte, error) {
-	var out bytes.Buffer
-	encoder := json.NewEncoder(&out)
-	encoder.SetEscapeHTML(false)
-	if err := encoder.Encode(value); err != nil {
-		return nil, fmt.Errorf("encode the context: %w", err)
-	}
-	return bytes.TrimRight(out.Bytes(), "\n"), nil
 }
 
 // errTimeout marks the end of Config.Timeout.

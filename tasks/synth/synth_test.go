@@ -272,6 +272,19 @@ func TestSynth_FolderAsApp(t *testing.T) {
 	require.DirExists(t, filepath.Join(w.root, worker.SourceDir, "made", "cdk.out"))
 }
 
+// A virtual environment's python is a link to the system's.
+func TestSynth_ProgramBehindALinkOutOfTheWorkspace(t *testing.T) {
+	t.Parallel()
+	w := newWorkspace(t)
+	node, err := exec.LookPath("node")
+	require.NoError(t, err)
+	require.NoError(t, os.Symlink(node, filepath.Join(w.root, worker.SourceDir, "chatty", "runtime")))
+	w.put(t, "chatty/cdk.json", `{"app": "./runtime app.js"}`)
+	dir, log, err := w.run(t, "chatty", nil)
+	require.NoError(t, err, log)
+	require.FileExists(t, filepath.Join(dir, "Chatty.template.json"))
+}
+
 // A link in the assembly must not lead the sidecar to files of its own.
 func TestSynth_LinksInTheAssemblyAreNotFollowed(t *testing.T) {
 	t.Parallel()

@@ -10,6 +10,7 @@ class Data extends cdk.Stack {
     this.queue = new sqs.Queue(this, 'Orders');
     new ssm.StringParameter(this, 'Size', { stringValue: String(this.node.getContext('shop:size')) });
     new ssm.StringParameter(this, 'Nested', { stringValue: JSON.stringify(this.node.getContext('shop:nested')) });
+    new ssm.StringParameter(this, 'All', { stringValue: JSON.stringify(this.node.getAllContext()) });
   }
 }
 
