@@ -44,6 +44,15 @@ func TestDeploy_ChangeSetThatListsNoChangesIsExecuted(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, cfn.Updated, got.Outcome)
 	require.Equal(t, []string{"CreateChangeSet", "ExecuteChangeSet"}, s.writes())
+
+	s = newScript(t)
+	s.status, s.live = "CREATE_COMPLETE", template
+	s.execute = complete("UPDATE_COMPLETE")
+	got, err = s.deploy(t, func(in *cfn.Input) { in.Tags = map[string]string{"stage": "two"} })
+	require.NoError(t, err)
+	require.Equal(t, cfn.Updated, got.Outcome)
+	require.Equal(t, []string{"CreateChangeSet", "ExecuteChangeSet"}, s.writes(), "tags alone")
+	require.Equal(t, "stage=two", s.created.Get("Tags.member.1.Key")+"="+s.created.Get("Tags.member.1.Value"))
 }
 
 func TestDeploy_RollbackIsTriedOnce(t *testing.T) {
