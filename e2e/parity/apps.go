@@ -1,26 +1,22 @@
 package parity
 
 import (
-	"context"
 	"crypto/sha256"
 	"embed"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path"
 	"path/filepath"
 	"slices"
 	"strings"
 
 	"github.com/aphex-pipeline/aphex/e2e/aws"
-	"github.com/aphex-pipeline/aphex/e2e/toolcache"
 )
 
-//go:embed all:apps all:modules
+//go:embed all:apps all:modules all:python
 var sources embed.FS
 
 // appsDir is where the apps are, below a checkout.
@@ -80,8 +76,22 @@ func appSettings(app string) (settings, error) {
 	return s, nil
 }
 
+// installed are the folders that the apps run with.
+type installed struct {
+	// modules holds node_modules.
+	modules string
+	// venv is a virtual environment; empty where no app needs one.
+	venv string
+}
+
+// isPython says whether an app is written in Python.
+func isPython(app string) bool {
+	_, err := fs.Stat(sources, path.Join(appsDir, app, "app.py"))
+	return err == nil
+}
+
 // checkout writes the apps and what they run with into dir.
-func checkout(dir, modules string) error {
+func checkout(dir string, with installed) error {
 	apps, err := fs.Sub(sources, appsDir)
 	if err != nil {
 		return err
@@ -89,8 +99,13 @@ func checkout(dir, modules string) error {
 	if err := os.CopyFS(filepath.Join(dir, appsDir), apps); err != nil {
 		return err
 	}
-	if err := os.Symlink(filepath.Join(modules, "node_modules"), filepath.Join(dir, "node_modules")); err != nil {
+	if err := os.Symlink(filepath.Join(with.modules, "node_modules"), filepath.Join(dir, "node_modules")); err != nil {
 		return err
+	}
+	if with.venv != "" {
+		if err := os.Symlink(with.venv, filepath.Join(dir, "venv")); err != nil {
+			return err
+		}
 	}
 	// An embedded file has no permissions of its own.
 	return filepath.WalkDir(filepath.Join(dir, appsDir), func(name string, entry fs.DirEntry, err error) error {
@@ -105,36 +120,16 @@ func checkout(dir, modules string) error {
 	})
 }
 
-// install returns a folder with the node_modules of the apps.
-func install(ctx context.Context, log io.Writer) (string, error) {
-	cache, err := aws.DefaultCacheDir()
-	if err != nil {
-		return "", err
-	}
-	module, err := fs.Sub(sources, "modules")
-	if err != nil {
-		return "", err
-	}
-	return toolcache.New(filepath.Join(cache, "parity"), log).Get(ctx, toolcache.Recipe{
-		Name:   "modules of the conformance apps",
-		Module: module,
-		Build: func(ctx context.Context, module, out string, log io.Writer) error {
-			if err := os.CopyFS(out, os.DirFS(module)); err != nil {
-				return err
-			}
-			cmd := exec.CommandContext(ctx, "npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund")
-			cmd.Dir, cmd.Stdout, cmd.Stderr = out, log, log
-			return cmd.Run()
-		},
-	})
-}
-
 // fingerprint is a digest of everything that decides what the command line
 // does with an app.
 func fingerprint(app string) (string, error) {
 	sum := sha256.New()
 	_, _ = fmt.Fprintf(sum, "%d %s\n", recordVersion, aws.Fingerprint())
-	for _, root := range []string{path.Join(appsDir, app), path.Join(appsDir, "kit.ts"), "modules"} {
+	shared := path.Join(appsDir, "kit.ts")
+	if isPython(app) {
+		shared = "python"
+	}
+	for _, root := range []string{path.Join(appsDir, app), shared, "modules"} {
 		var names []string
 		err := fs.WalkDir(sources, root, func(name string, entry fs.DirEntry, err error) error {
 			if err == nil && !entry.IsDir() {

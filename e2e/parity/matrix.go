@@ -96,11 +96,11 @@ func Run(ctx context.Context, config Config) (report *Report, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	modules, err := install(ctx, config.Log)
+	with, err := install(ctx, config.Cells, config.Log)
 	if err != nil {
 		return nil, err
 	}
-	ours, stop, err := newEngine(ctx, filepath.Join(dir, "aphex"), modules)
+	ours, stop, err := newEngine(ctx, filepath.Join(dir, "aphex"), with)
 	if err != nil {
 		return nil, err
 	}
@@ -113,7 +113,7 @@ func Run(ctx context.Context, config Config) (report *Report, err error) {
 		return nil, err
 	}
 	if len(r.live) > 0 {
-		if r.cdk, stop, err = newCommandLine(ctx, filepath.Join(dir, "cdk"), modules, config.Log); err != nil {
+		if r.cdk, stop, err = newCommandLine(ctx, filepath.Join(dir, "cdk"), with, config.Log); err != nil {
 			return nil, err
 		}
 		defer func() { err = errors.Join(err, stop()) }()
@@ -141,14 +141,14 @@ func needLive(config Config) (map[Cell]bool, error) {
 	return live, nil
 }
 
-func newEngine(ctx context.Context, dir, modules string) (bench, func() error, error) {
+func newEngine(ctx context.Context, dir string, with installed) (bench, func() error, error) {
 	e := &engine{root: filepath.Join(dir, "root"), private: filepath.Join(dir, "private"), kept: newAssemblies(filepath.Join(dir, "assemblies"))}
 	for _, d := range []string{e.root, e.private} {
 		if err := os.MkdirAll(d, 0o750); err != nil {
 			return bench{}, nil, err
 		}
 	}
-	if err := checkout(filepath.Join(e.root, worker.SourceDir), modules); err != nil {
+	if err := checkout(filepath.Join(e.root, worker.SourceDir), with); err != nil {
 		return bench{}, nil, err
 	}
 	emulator, err := aws.Start(ctx, aws.Config{})
@@ -166,9 +166,9 @@ func newEngine(ctx context.Context, dir, modules string) (bench, func() error, e
 	return bench{deployer: e, emulator: emulator}, func() error { cancel(); return errors.Join(<-served, emulator.Stop()) }, nil
 }
 
-func newCommandLine(ctx context.Context, dir, modules string, log io.Writer) (bench, func() error, error) {
-	c := &commandLine{dir: filepath.Join(dir, "source"), program: filepath.Join(modules, "node_modules", ".bin", "cdk"), kept: newAssemblies(filepath.Join(dir, "assemblies"))}
-	if err := checkout(c.dir, modules); err != nil {
+func newCommandLine(ctx context.Context, dir string, with installed, log io.Writer) (bench, func() error, error) {
+	c := &commandLine{dir: filepath.Join(dir, "source"), program: filepath.Join(with.modules, "node_modules", ".bin", "cdk"), kept: newAssemblies(filepath.Join(dir, "assemblies"))}
+	if err := checkout(c.dir, with); err != nil {
 		return bench{}, nil, err
 	}
 	emulator, err := aws.Start(ctx, aws.Config{Log: log})

@@ -1,6 +1,7 @@
 package parity
 
 import (
+	"io"
 	"slices"
 	"strings"
 	"testing"
@@ -76,6 +77,24 @@ func TestChains_EveryStateIsComparedOnce(t *testing.T) {
 		}
 	}
 	require.ElementsMatch(t, States(), states)
+}
+
+func TestReport_Markdown(t *testing.T) {
+	t.Parallel()
+	r := Report{Results: []Result{
+		{Cell: Cell{"shop", Absent}}, {Cell: Cell{"shop", Review}, Differences: []Difference{{Path: "a"}, {Path: "b", Allowed: "meant"}}},
+		{Cell: Cell{"plain", Absent}, Err: io.EOF},
+	}}
+	var out strings.Builder
+	require.NoError(t, r.Markdown(&out))
+	require.Equal(t, `| app | absent | same | changed | failed create | failed update | leftover review | protected |
+| --- | --- | --- | --- | --- | --- | --- | --- |
+| plain | not compared | – | – | – | – | – | – |
+| shop | equal | – | – | – | – | 1 different | – |
+| compared | 2 | 0 | 0 | 0 | 0 | 1 | 0 |
+
+2 apps: 3 compared, 2 different
+`, out.String())
 }
 
 func TestDifferences(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -60,6 +61,37 @@ func (r *Report) Write(out io.Writer) error {
 		result.write(&text)
 	}
 	fmt.Fprintf(&text, "%d compared, %d different\n", len(r.Results), different)
+	_, err := io.WriteString(out, text.String())
+	return err
+}
+
+// Markdown prints the verdicts as a table of apps and prior states; "–" is a
+// cell that was not compared.
+func (r *Report) Markdown(out io.Writer) error {
+	verdicts := map[Cell]string{}
+	apps := map[string]bool{}
+	count := map[State]int{}
+	for _, result := range r.Results {
+		apps[result.App] = true
+		count[result.State]++
+		verdicts[result.Cell] = strings.ToLower(result.Verdict())
+	}
+	var text strings.Builder
+	header, rule, sums := "| app |", "| --- |", "| compared |"
+	for _, state := range States() {
+		header += " " + string(state) + " |"
+		rule += " --- |"
+		sums += fmt.Sprintf(" %d |", count[state])
+	}
+	fmt.Fprintf(&text, "%s\n%s\n", header, rule)
+	for _, app := range slices.Sorted(maps.Keys(apps)) {
+		fmt.Fprintf(&text, "| %s |", app)
+		for _, state := range States() {
+			fmt.Fprintf(&text, " %s |", cmp.Or(verdicts[Cell{app, state}], "–"))
+		}
+		text.WriteString("\n")
+	}
+	fmt.Fprintf(&text, "%s\n\n%d apps: %d compared, %d different\n", sums, len(apps), len(r.Results), r.Different())
 	_, err := io.WriteString(out, text.String())
 	return err
 }

@@ -36,6 +36,8 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	states := flags.String("states", "", "prior states, separated by commas; empty means all")
 	live := flags.Bool("live", false, "run the command line even where its result is recorded")
 	record := flags.Bool("record", false, "keep what the command line does (from the root of the repository)")
+	known := flags.Bool("recorded", false, "only what is recorded; the command line is not run")
+	markdown := flags.String("markdown", "", "file for the table of apps and states")
 	parallel := flags.Int("parallel", 0, "apps at a time")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -43,6 +45,11 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	cells, err := parity.Matrix(split(*apps), split(*states))
 	if err != nil {
 		return err
+	}
+	if *known {
+		if cells, err = onlyRecorded(cells); err != nil {
+			return err
+		}
 	}
 	folder := ""
 	if *record {
@@ -55,10 +62,35 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	if err := report.Write(out); err != nil {
 		return err
 	}
+	if *markdown != "" {
+		if err := writeTable(report, *markdown); err != nil {
+			return err
+		}
+	}
 	if n := report.Different(); n > 0 {
 		return errors.New("there are differences that are not allowed with a reason")
 	}
 	return nil
+}
+
+// onlyRecorded leaves out the cells whose other side is not known.
+func onlyRecorded(cells []parity.Cell) ([]parity.Cell, error) {
+	recorded, stale, err := parity.Recorded()
+	if err != nil {
+		return nil, err
+	}
+	if len(stale) > 0 {
+		return nil, fmt.Errorf("recordings are not valid any more: %s", strings.Join(stale, ", "))
+	}
+	return slices.DeleteFunc(cells, func(c parity.Cell) bool { return !slices.Contains(recorded, c) }), nil
+}
+
+func writeTable(report *parity.Report, name string) error {
+	file, err := os.Create(name)
+	if err != nil {
+		return err
+	}
+	return errors.Join(report.Markdown(file), file.Close())
 }
 
 func split(list string) []string {
