@@ -14,14 +14,16 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	s3types "github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/singleflight"
 
 	"github.com/aphex-pipeline/aphex/internal/awserr"
 	"github.com/aphex-pipeline/aphex/internal/fault"
 )
 
 const (
-	// atOnce is how many assets are published at a time, as the CDK CLI does.
-	atOnce = 8
+	// looksAtOnce is how many assets are looked for at a time, uploadsAtOnce how
+	// many are sent: those take memory.
+	looksAtOnce, uploadsAtOnce = 32, 8
 	// emptyZip is the size of a zip archive without entries. An object of at
 	// most this size is taken for a broken upload and published again.
 	emptyZip = 22
@@ -62,6 +64,10 @@ type Publisher struct {
 	// foreign says whether buckets may belong to another account; nil: never.
 	foreign func(ctx context.Context) (bool, error)
 
+	// uploading has a place for each upload that may go on.
+	uploading chan struct{}
+	reading   singleflight.Group
+
 	mu         sync.Mutex
 	encryption map[string]encryption
 	// abroad are buckets that belong to another account, which is allowed.
@@ -76,7 +82,7 @@ func New(dir, owner string, note func(string)) *Publisher {
 	if note == nil {
 		note = func(string) {}
 	}
-	return &Publisher{dir: dir, owner: owner, note: note, encryption: map[string]encryption{}, abroad: map[string]bool{}}
+	return &Publisher{dir: dir, owner: owner, note: note, encryption: map[string]encryption{}, abroad: map[string]bool{}, uploading: make(chan struct{}, uploadsAtOnce)}
 }
 
 // AllowForeign lets allowed decide, once a bucket turns out to belong to
@@ -122,7 +128,7 @@ func (p *Publisher) meantToBeForeign(ctx context.Context, bucket string, refusal
 func (p *Publisher) Publish(ctx context.Context, files []File) (Summary, error) {
 	var published, present atomic.Int64
 	group, groupCtx := errgroup.WithContext(ctx)
-	group.SetLimit(atOnce)
+	group.SetLimit(looksAtOnce)
 	for _, f := range unique(files) {
 		group.Go(func() error {
 			done, err := p.publish(groupCtx, f)
@@ -178,7 +184,14 @@ func (p *Publisher) publish(ctx context.Context, f File) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	if err := p.upload(ctx, client, f, encryption); err != nil {
+	select {
+	case p.uploading <- struct{}{}:
+	case <-ctx.Done():
+		return false, awserr.Ended(ctx, "publish assets")
+	}
+	err = p.upload(ctx, client, f, encryption)
+	<-p.uploading
+	if err != nil {
 		return false, err
 	}
 	p.note(fmt.Sprintf("asset %s published to %s", f.Name, f))

@@ -43,7 +43,9 @@ type bucketServer struct {
 	headers    map[string]http.Header
 	encryption string // body of GetBucketEncryption; empty: none; "denied"
 	puts       int
-	aborted    int
+	// encryptionReads are calls of GetBucketEncryption.
+	encryptionReads int
+	aborted         int
 }
 
 func newBucket(t *testing.T) *bucketServer {
@@ -76,6 +78,7 @@ func (b *bucketServer) serve(w http.ResponseWriter, r *http.Request) {
 	case query.Get("list-type") == "2":
 		b.list(w, query.Get("prefix"))
 	case query.Has("encryption"):
+		b.encryptionReads++
 		b.encrypt(w)
 	case r.Method == http.MethodPost && query.Has("uploads"):
 		b.headers[key] = r.Header
@@ -200,6 +203,22 @@ func TestPublish_EncryptionHeadersFollowTheBucket(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, want, b.headers["t.json"].Get("X-Amz-Server-Side-Encryption"))
 	}
+}
+
+// However many assets go to a bucket at once, it is asked once how it encrypts.
+func TestPublish_AsksOnceHowABucketEncrypts(t *testing.T) {
+	t.Parallel()
+	b, dir := newBucket(t), t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "a.txt"), []byte("a"), 0o600))
+	var files []assets.File
+	for i := range 100 {
+		files = append(files, assets.File{ID: "a", Name: "a", Path: "a.txt", Bucket: "bucket", Key: fmt.Sprintf("%d.txt", i), AWS: b.config()})
+	}
+	summary, err := assets.New(dir, owner, nil).Publish(t.Context(), files)
+	require.NoError(t, err)
+	require.Equal(t, 100, summary.Published)
+	require.Equal(t, 100, b.puts)
+	require.Equal(t, 1, b.encryptionReads)
 }
 
 func TestPublish_BrokenUploadAndLongerKeyAreNotTakenForTheAsset(t *testing.T) {

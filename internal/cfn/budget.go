@@ -14,15 +14,16 @@ import (
 )
 
 // What CloudFormation is asked in one account and region. AWS does not publish
-// the limits; these stay below those at which throttling was reported.
+// the limits, which differ between operations and accounts: what is too much
+// shows, and is halved until it is not.
 const (
-	requestRate  rate.Limit = 10 // a second
-	requestBurst            = 20
+	requestRate  rate.Limit = 100 // a second
+	requestBurst            = 50
 	slowestRate  rate.Limit = 1
 	// slowBy is what is left of the rate after a throttled answer, recoverBy
 	// what each good answer adds to it.
 	slowBy               = 0.5
-	recoverBy rate.Limit = 0.25
+	recoverBy rate.Limit = 1
 	// slowEvery is how often it is slowed down at most: the answers to one
 	// burst are one sign.
 	slowEvery = time.Second

@@ -33,10 +33,10 @@ func TestBudget_SlowsDownOnceForABurstAndComesBack(t *testing.T) {
 	b, now := newBudget(), time.Now()
 	b.learn(now, throttled)
 	b.learn(now.Add(slowEvery/2), throttled)
-	require.InDelta(t, 5, float64(b.limiter.Limit()), 0.01, "the answers to one burst are one sign")
+	require.InDelta(t, float64(requestRate)/2, float64(b.limiter.Limit()), 0.01, "the answers to one burst are one sign")
 	b.learn(now, &smithy.GenericAPIError{Code: "ValidationError"})
 	b.learn(now, context.Canceled)
-	require.InDelta(t, 5, float64(b.limiter.Limit()), 0.01, "other failures say nothing")
+	require.InDelta(t, float64(requestRate)/2, float64(b.limiter.Limit()), 0.01, "other failures say nothing")
 	for i := range 20 {
 		b.learn(now.Add(time.Duration(i+1)*slowEvery), throttled)
 	}
