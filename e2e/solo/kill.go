@@ -236,6 +236,9 @@ func Signal(ctx context.Context, client *cfnsdk.Client, stack string) error {
 // leaves behind.
 func (t *trial) verify(ctx context.Context, reply Reply) error {
 	var errs []error
+	if strings.Count(reply.Message, " created") != len(t.names) {
+		errs = append(errs, fmt.Errorf("the result is another one: %s", reply.Message))
+	}
 	for _, name := range t.names {
 		if !strings.Contains(reply.Outputs, `"`+name+`"`) {
 			errs = append(errs, fmt.Errorf("the outputs lack stack %s: %s", name, reply.Outputs))

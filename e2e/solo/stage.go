@@ -36,30 +36,34 @@ import (
 // same execution.
 type Spec struct {
 	// Dir keeps what outlives the process: journal, bucket, logs.
-	Dir string
+	Dir string `json:"dir"`
 	// Config is the pipeline's configuration; Environment is one of it.
-	Config, Environment string
+	Config      string `json:"config"`
+	Environment string `json:"environment"`
 	// Beside are more environments, deployed at the same time by runs of their
 	// own.
-	Beside []string
+	Beside []string `json:"beside"`
 	// Assembly is the folder of the cloud assembly of every app.
-	Assembly string
+	Assembly string `json:"assembly"`
 	// Endpoint is where AWS is asked; TemplateEndpoint is where CloudFormation
 	// reads templates.
-	Endpoint, TemplateEndpoint string
+	Endpoint         string `json:"endpoint"`
+	TemplateEndpoint string `json:"templateEndpoint"`
 	// Account is that of the base credentials, Region theirs.
-	Account, Region string
+	Account string `json:"account"`
+	Region  string `json:"region"`
 	// Run is the name of the run.
-	Run string
+	Run string `json:"run"`
 }
 
 // Reply is how an execution ended.
 type Reply struct {
-	Phase, Message string
+	Phase   string `json:"phase"`
+	Message string `json:"message"`
 	// Outputs is the document of the stacks' outputs.
-	Outputs string
+	Outputs string `json:"outputs"`
 	// PeakKiB is the most memory that the process ever had resident.
-	PeakKiB int
+	PeakKiB int `json:"peakKiB"`
 }
 
 // Run executes the stage and returns its final reply, or what the plugin

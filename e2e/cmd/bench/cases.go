@@ -16,6 +16,7 @@ import (
 	cfnsdk "github.com/aws/aws-sdk-go-v2/service/cloudformation"
 
 	"github.com/aphex-pipeline/aphex/e2e/aws"
+	"github.com/aphex-pipeline/aphex/e2e/parity"
 	"github.com/aphex-pipeline/aphex/e2e/solo"
 )
 
@@ -107,6 +108,9 @@ func deployCases() []deployCase {
 // deployments measures every case, both sides alternating.
 func (b *bench) deployments(ctx context.Context, which string) error {
 	_, _ = fmt.Fprintf(b.out, "deployments: %s added to every call of AWS by the bench's own proxy, %d rounds, medians; the app is synthesized already\n", latencyOfAWS, b.rounds)
+	if err := b.synth(ctx); err != nil {
+		return err
+	}
 	var errs []error
 	for _, c := range deployCases() {
 		if !strings.Contains(c.name, which) {
@@ -129,6 +133,27 @@ func (b *bench) deployments(ctx context.Context, which string) error {
 		errs = append(errs, b.report(c, seen))
 	}
 	return errors.Join(errs...)
+}
+
+// synthesized is an app of the conformance matrix in TypeScript.
+const synthesized = "shop"
+
+// synth says how long an app takes to become the assembly that all else begins
+// with.
+func (b *bench) synth(ctx context.Context) error {
+	cli, ours, err := parity.SynthTimes(ctx, synthesized, b.rounds, os.Stderr)
+	if err != nil {
+		return err
+	}
+	seconds := func(list []time.Duration) float64 {
+		var out []float64
+		for _, d := range list {
+			out = append(out, d.Seconds())
+		}
+		return median(out)
+	}
+	_, _ = fmt.Fprintf(b.out, "synth of app %s in TypeScript, apart: cdk %.2f s, aphex %.2f s, ratio %.3f\n", synthesized, seconds(cli), seconds(ours), seconds(ours)/seconds(cli))
+	return nil
 }
 
 func (b *bench) round(ctx context.Context, c deployCase, round int, side string) (deployed, error) {

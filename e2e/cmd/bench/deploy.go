@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -114,7 +115,7 @@ func (b *bench) deploy(ctx context.Context, j job, side string) (deployed, error
 	b.proxy.Take()
 	began := time.Now()
 	if side == sideCLI {
-		err = b.command(ctx, dir, "deploy", "--all", "--app", dir, "--require-approval", "never", "--progress", "events", "--concurrency", fmt.Sprint(max(1, j.concurrency)))
+		err = b.command(ctx, dir, "deploy", "--all", "--app", dir, "--require-approval", "never", "--progress", "events", "--concurrency", strconv.Itoa(max(1, j.concurrency)))
 	} else {
 		err = b.stages(ctx, j, dir)
 	}
