@@ -129,7 +129,7 @@ func (s *stack) failRollback() {
 }
 
 // Every look at CloudFormation is throttled in half of the cases: stacks are
-// created, updated and fail as ever, each change set once.
+// created and updated as ever, each by one change set.
 func TestDeploy_ThrottledHalfOfTheTime(t *testing.T) {
 	t.Parallel()
 	e := own(t)
@@ -140,10 +140,11 @@ func TestDeploy_ThrottledHalfOfTheTime(t *testing.T) {
 	}
 	require.NoError(t, e.Rules(t.Context(), "["+strings.Join(rules, ",")+"]"))
 	var group errgroup.Group
-	stacks := make([]*stack, 4)
+	stacks := make([]*stack, 3)
 	for i := range stacks {
 		stacks[i] = newStack(t, e)
 		stacks[i].name += fmt.Sprintf("-%d", i)
+		stacks[i].retryer = awserr.Retryer(7, time.Second) // as ever, but for shorter pauses
 		group.Go(func() error { return stacks[i].throughAll(t.Context()) })
 	}
 	require.NoError(t, group.Wait())
@@ -162,12 +163,12 @@ func TestDeploy_ThrottledHalfOfTheTime(t *testing.T) {
 	}
 }
 
-// throughAll creates, leaves alone and updates the stack.
+// throughAll creates and updates the stack.
 func (s *stack) throughAll(ctx context.Context) error {
 	for _, step := range []struct {
 		value string
 		want  cfn.Outcome
-	}{{"one", cfn.Created}, {"one", cfn.NoChange}, {"two", cfn.Updated}} {
+	}{{"one", cfn.Created}, {"two", cfn.Updated}} {
 		s.journal = newMemory()
 		got, err := s.resume(ctx, parameter(step.value))
 		if err != nil {

@@ -25,6 +25,7 @@ type stack struct {
 	name    string
 	journal *memory
 	limits  cfn.Limits
+	retryer awssdk.Retryer // nil for the deployer's own
 	// prepared is the number of executions before the test proper.
 	prepared int
 
@@ -48,6 +49,7 @@ func (s *stack) deployer() *cfn.Deployer {
 		OnEvent: func(e cfn.Event) { s.mu.Lock(); defer s.mu.Unlock(); s.events = append(s.events, e) },
 		OnNote:  func(text string) { s.mu.Lock(); defer s.mu.Unlock(); s.notes = append(s.notes, text) },
 		Limits:  s.limits,
+		Retryer: s.retryer,
 	})
 }
 

@@ -115,6 +115,29 @@ func TestFault_EndedContextReportsItsCause(t *testing.T) {
 	require.ErrorIs(t, awserr.Fault(plain, errors.New("canceled"), "x"), &fault.Fault{Reason: fault.Cancellation})
 }
 
+// The SDK has the cause of a context in its chain where the answer was being
+// read, and its own words around it.
+func TestFault_OfAnAnswerThatTheEndOfTheContextBrokeOff(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancelCause(t.Context())
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = w.Write([]byte("<GetCallerIdentityResponse>"))
+		_ = http.NewResponseController(w).Flush()
+		cancel(fault.Newf(fault.Cancelled, fault.StageTimeout, "", "Raise the timeout", "30m0s are used up"))
+		<-r.Context().Done()
+	}))
+	t.Cleanup(server.Close)
+	client := sts.New(sts.Options{
+		Region: "eu-west-1", BaseEndpoint: aws.String(server.URL), Retryer: aws.NopRetryer{},
+		Credentials: aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) {
+			return aws.Credentials{AccessKeyID: "a", SecretAccessKey: "b"}, nil
+		}),
+	})
+	_, err := client.GetCallerIdentity(ctx, &sts.GetCallerIdentityInput{})
+	require.Error(t, err)
+	require.Equal(t, "look: stopped: 30m0s are used up. Raise the timeout [StageTimeout]", fault.Message(awserr.Fault(ctx, err, "look")))
+}
+
 func TestFault_KeepsFaultsAndNil(t *testing.T) {
 	t.Parallel()
 	require.NoError(t, awserr.Fault(t.Context(), nil, "x"))

@@ -304,7 +304,10 @@ func (o *operation) execute(ctx context.Context, set *changeSet) error {
 	if err == nil {
 		return nil
 	}
-	if awserr.AccessDenied(err) || awserr.Temporary(err) || ctx.Err() != nil {
+	if ctx.Err() != nil {
+		return o.left(ctx, "") // it may have begun
+	}
+	if awserr.AccessDenied(err) || awserr.Temporary(err) {
 		return awserr.Fault(ctx, err, o.op+": execute the change set")
 	}
 	// Refused: because an earlier request of ours did it, or because the stack

@@ -174,27 +174,49 @@ func (b *bench) round(ctx context.Context, c deployCase, round int, side string)
 	return got, nil
 }
 
-// signal ends each stack length after it began.
+// client asks the emulator itself, beside what is counted and delayed.
+func (b *bench) client(account string) *cfnsdk.Client {
+	return cfnsdk.NewFromConfig(awssdk.Config{Region: solo.Region, Credentials: b.emulator.Config(account, solo.Region).Credentials, BaseEndpoint: awssdk.String(b.emulator.DirectEndpoint())})
+}
+
+// creating returns the stacks of the account that are being created.
+func creating(ctx context.Context, client *cfnsdk.Client) map[string]bool {
+	out := map[string]bool{}
+	for pages := cfnsdk.NewDescribeStacksPaginator(client, &cfnsdk.DescribeStacksInput{}); pages.HasMorePages(); {
+		page, err := pages.NextPage(ctx)
+		if err != nil {
+			return nil // and looks again
+		}
+		for _, s := range page.Stacks {
+			if s.StackStatus == "CREATE_IN_PROGRESS" {
+				out[awssdk.ToString(s.StackName)] = true
+			}
+		}
+	}
+	return out
+}
+
+// signal ends each stack length after the harness first saw it work.
 func (b *bench) signal(ctx context.Context, stacks []solo.Stack, account string) {
-	client := cfnsdk.NewFromConfig(awssdk.Config{Region: solo.Region, Credentials: b.emulator.Config(account, solo.Region).Credentials, BaseEndpoint: awssdk.String(b.emulator.DirectEndpoint())})
-	began, done := map[string]time.Time{}, map[string]bool{}
+	client, began, done := b.client(account), map[string]time.Time{}, map[string]bool{}
 	for ctx.Err() == nil && len(done) < len(stacks) {
-		for _, s := range stacks {
-			out, err := client.DescribeStacks(ctx, &cfnsdk.DescribeStacksInput{StackName: awssdk.String(s.Name)})
-			if err != nil || done[s.Name] || out.Stacks[0].StackStatus != "CREATE_IN_PROGRESS" {
-				continue
+		for name := range creating(ctx, client) {
+			if began[name].IsZero() {
+				began[name] = time.Now()
 			}
-			if began[s.Name].IsZero() {
-				began[s.Name] = awssdk.ToTime(out.Stacks[0].CreationTime)
-			}
-			if time.Since(began[s.Name]) >= b.length && solo.Signal(ctx, client, s.Name) == nil {
-				done[s.Name] = true
+			if !done[name] && time.Since(began[name]) >= b.length && solo.Signal(ctx, client, name) == nil {
+				done[name] = true
 			}
 		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(100 * time.Millisecond):
-		}
+		pause(ctx)
+	}
+}
+
+// pause is the time between two looks of the harness.
+func pause(ctx context.Context) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(50 * time.Millisecond):
 	}
 }
 
@@ -318,22 +340,15 @@ func (b *bench) memory(ctx context.Context) error {
 
 // signalTogether ends the stacks once all of them are being created.
 func (b *bench) signalTogether(ctx context.Context, account string, stacks []solo.Stack) {
-	client := cfnsdk.NewFromConfig(awssdk.Config{Region: solo.Region, Credentials: b.emulator.Config(account, solo.Region).Credentials, BaseEndpoint: awssdk.String(b.emulator.DirectEndpoint())})
-	begun, done := map[string]bool{}, map[string]bool{}
+	client, done := b.client(account), map[string]bool{}
+	for ctx.Err() == nil && len(creating(ctx, client)) < len(stacks) {
+		pause(ctx)
+	}
 	for ctx.Err() == nil && len(done) < len(stacks) {
 		for _, s := range stacks {
-			if len(begun) < len(stacks) {
-				out, err := client.DescribeStacks(ctx, &cfnsdk.DescribeStacksInput{StackName: awssdk.String(s.Name)})
-				if err == nil && out.Stacks[0].StackStatus == "CREATE_IN_PROGRESS" {
-					begun[s.Name] = true
-				}
-			} else if !done[s.Name] && solo.Signal(ctx, client, s.Name) == nil {
+			if !done[s.Name] && solo.Signal(ctx, client, s.Name) == nil {
 				done[s.Name] = true
 			}
-		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(100 * time.Millisecond):
 		}
 	}
 }
