@@ -18,9 +18,9 @@ import (
 func zipTime() time.Time { return time.Date(1980, time.January, 1, 0, 0, 0, 0, time.UTC) }
 
 // Zip writes the files below dir to w as a zip archive, as CDK asset packaging
-// does: sorted by path, dot files included, symbolic links replaced by what
-// they point to, no entries for directories, permission bits kept, all times
-// 1980-01-01. Equal trees give equal bytes.
+// does: dot files included, symbolic links replaced by what they point to, no
+// entries for directories, permission bits kept, all times 1980-01-01. Entries
+// are sorted by path, so that equal trees give equal bytes.
 //
 // A link that leads out of dir, dangles or leads into itself is an error that
 // names it: dir may have been written by somebody who is not allowed to read

@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path"
-	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/feature/s3/transfermanager"
@@ -138,19 +136,4 @@ func (s *zipStream) Close() error {
 	err := s.CloseWithError(errors.New("nobody reads the archive any more"))
 	<-s.done
 	return err
-}
-
-// contentType is the media type by extension. The table is our own so that it
-// does not depend on the machine.
-func contentType(name string) string {
-	if t, ok := map[string]string{
-		".json": "application/json", ".zip": "application/zip", ".jar": "application/java-archive", ".gz": "application/gzip",
-		".yaml": "text/yaml", ".yml": "text/yaml", ".txt": "text/plain", ".html": "text/html", ".htm": "text/html", ".css": "text/css",
-		".js": "text/javascript", ".mjs": "text/javascript", ".xml": "text/xml", ".csv": "text/csv", ".md": "text/markdown",
-		".svg": "image/svg+xml", ".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".gif": "image/gif", ".webp": "image/webp",
-		".pdf": "application/pdf", ".wasm": "application/wasm", ".sh": "application/x-sh", ".sql": "application/sql",
-	}[strings.ToLower(path.Ext(name))]; ok {
-		return t
-	}
-	return "application/octet-stream"
 }
