@@ -70,6 +70,13 @@ type Report struct {
 	oracle map[string]map[State]Snapshot
 }
 
+const (
+	// removeLimit bounds the removal of a run's folder; removePoll is the pause
+	// between two tries.
+	removeLimit = 10 * time.Second
+	removePoll  = 100 * time.Millisecond
+)
+
 // deployer is one of the two tools.
 type deployer interface {
 	name() string
@@ -95,7 +102,7 @@ func Run(ctx context.Context, config Config) (report *Report, err error) {
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	defer func() { err = errors.Join(err, removeAll(dir)) }()
 	with, err := install(ctx, config.Cells, config.Log)
 	if err != nil {
 		return nil, err
@@ -124,6 +131,16 @@ func Run(ctx context.Context, config Config) (report *Report, err error) {
 		}
 	}
 	return r.report, nil
+}
+
+// removeAll removes a folder that a program may still be writing to: the
+// library's process beside a Python app outlives it by a moment.
+func removeAll(dir string) error {
+	for began := time.Now(); ; time.Sleep(removePoll) {
+		if err := os.RemoveAll(dir); err == nil || time.Since(began) > removeLimit {
+			return err
+		}
+	}
 }
 
 // needLive returns the cells whose other side is not recorded.

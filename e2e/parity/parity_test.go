@@ -135,12 +135,13 @@ func TestAllowList_NamesAppsAndStatesThatExist(t *testing.T) {
 func TestStable_ReplacesWhatIsRandomInNames(t *testing.T) {
 	t.Parallel()
 	for given, want := range map[string]string{
-		"nested-A-b4d10d7f-73e":                            "nested-A-RANDOM",
-		"nested-A-b4d10d7f-73e-B-00aa11bb-0c4/Deep":        "nested-A-RANDOM-B-RANDOM/Deep",
-		"nested-A-b4d10d7f-7314FA6AED47D08 a digit":        "nested-A-RANDOM a digit",
-		"nested-A-b4d10d7f-73D4FA6AED47D08 a letter":       "nested-A-RANDOM a letter",
-		"stack/0e9f2b0c-3a51-4c3e-8f0f-9f6a1be5c0de":       "stack/UUID",
-		"http://127.0.0.1:40123/222222222222/shop-Orders1": "ENDPOINT/222222222222/shop-Orders1",
+		"nested-A-b4d10d7f-73e":                             "nested-A-RANDOM",
+		"nested-A-b4d10d7f-73e-B-00aa11bb-0c4/Deep":         "nested-A-RANDOM-B-RANDOM/Deep",
+		"nested-A-b4d10d7f-7314FA6AED47D08 a digit":         "nested-A-RANDOM a digit",
+		"nested-A-b4d10d7f-73D4FA6AED47D08 a letter":        "nested-A-RANDOM a letter",
+		"api-AllowEvent7F910E582A61F69B-0b79cfed is a name": "api-AllowEvent7F910E582A61F69B-RANDOM is a name",
+		"stack/0e9f2b0c-3a51-4c3e-8f0f-9f6a1be5c0de":        "stack/UUID",
+		"http://127.0.0.1:40123/222222222222/shop-Orders1":  "ENDPOINT/222222222222/shop-Orders1",
 	} {
 		require.Equal(t, want, stable(given))
 	}

@@ -67,6 +67,8 @@ func stable(text string) string {
 	// that eleven characters of it are left.
 	text = regexp.MustCompile(`\b[0-9a-f]{8}-[0-9a-f]{2}[0-9A-F]{13}\b`).ReplaceAllString(text, "RANDOM")
 	text = regexp.MustCompile(`\b[0-9a-f]{8}-[0-9a-f]{3}\b`).ReplaceAllString(text, "RANDOM")
+	// Names of permissions of functions end in eight more.
+	text = regexp.MustCompile(`([0-9A-F]{8})-[0-9a-f]{8}\b`).ReplaceAllString(text, "$1-RANDOM")
 	return regexp.MustCompile(`http://[0-9.]+:\d+`).ReplaceAllString(text, "ENDPOINT")
 }
 
@@ -189,6 +191,8 @@ func content(data []byte) string {
 	if err != nil {
 		return digest(data)
 	}
+	// The command line's entries are in the order of its walk.
+	slices.SortFunc(archive.File, func(a, b *zip.File) int { return strings.Compare(a.Name, b.Name) })
 	sum := sha256.New()
 	for _, f := range archive.File {
 		r, err := f.Open()
