@@ -19,8 +19,8 @@ const throttledAttempts = 30
 // most longest between two, which also repeats requests whose answer broke off.
 // A request that is throttled gets more tries. Everything sent through it must
 // bear being sent twice.
-func Retryer(attempts int, longest time.Duration) aws.RetryerV2 {
-	return &patient{attempts: attempts, Standard: retry.NewStandard(func(o *retry.StandardOptions) {
+func Retryer(attempts int, longest time.Duration) *Patient {
+	return &Patient{attempts: attempts, Standard: retry.NewStandard(func(o *retry.StandardOptions) {
 		o.MaxAttempts = max(attempts, throttledAttempts)
 		o.MaxBackoff = longest
 		// The SDK's own quota of retries is never filled up by time: in a long
@@ -30,8 +30,8 @@ func Retryer(attempts int, longest time.Duration) aws.RetryerV2 {
 	})}
 }
 
-// patient gives throttled requests more tries than others.
-type patient struct {
+// Patient is a retryer that gives throttled requests more tries than others.
+type Patient struct {
 	*retry.Standard
 
 	attempts int
@@ -39,7 +39,7 @@ type patient struct {
 
 // RetryDelay returns err itself once an attempt was the last one, counted from
 // 1.
-func (p *patient) RetryDelay(attempt int, err error) (time.Duration, error) {
+func (p *Patient) RetryDelay(attempt int, err error) (time.Duration, error) {
 	if attempt >= p.attempts && !Throttled(err) {
 		return 0, err
 	}

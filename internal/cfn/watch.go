@@ -262,10 +262,8 @@ pages:
 // take records one event of our operation.
 func (w *watcher) take(f *follow, root bool, e cfntypes.StackEvent) {
 	token := aws.ToString(e.ClientRequestToken)
-	if root && e.ResourceStatus == cfntypes.ResourceStatusDeleteInProgress && aws.ToString(e.PhysicalResourceId) == aws.ToString(e.StackId) {
-		w.deletion = []Event{w.event(f, e)}
-	}
 	if root && !w.ours(token) {
+		w.noticeDeletion(f, e)
 		return
 	}
 	if w.since.IsZero() {
@@ -279,6 +277,7 @@ func (w *watcher) take(f *follow, root bool, e cfntypes.StackEvent) {
 	case itself && status.Reviewing():
 		return
 	case itself && root:
+		w.noticeDeletion(f, e)
 		w.began = w.began || token == w.token
 		w.history.status = status
 		if status.Terminal() {
@@ -289,12 +288,24 @@ func (w *watcher) take(f *follow, root bool, e cfntypes.StackEvent) {
 	case isStack && strings.HasPrefix(physical, "arn:"):
 		w.follow(physical, append(append([]string{}, f.ids...), aws.ToString(e.LogicalResourceId)), status.InProgress())
 	}
-	depth := len(f.ids)
-	if isStack && !itself {
-		depth++
-	}
-	w.history.add(w.event(f, e), isStack, depth)
+	w.history.add(w.event(f, e), isStack, f.depth(isStack && !itself))
 	w.o.d.cfg.OnEvent(w.history.events[len(w.history.events)-1])
+}
+
+// depth says in how many nested stacks the events of f are; one about a stack
+// nested in it is in one more.
+func (f *follow) depth(nests bool) int {
+	if nests {
+		return len(f.ids) + 1
+	}
+	return len(f.ids)
+}
+
+// noticeDeletion keeps when somebody began to delete the root stack.
+func (w *watcher) noticeDeletion(f *follow, e cfntypes.StackEvent) {
+	if e.ResourceStatus == cfntypes.ResourceStatusDeleteInProgress && aws.ToString(e.PhysicalResourceId) == aws.ToString(e.StackId) {
+		w.deletion = []Event{w.event(f, e)}
+	}
 }
 
 // ours reports whether an event of the root stack belongs to our operation.
