@@ -20,17 +20,20 @@ import (
 
 // Exit codes, as listed in `aphex --help`.
 const (
-	exitOK        = 0
-	exitFailed    = 1
-	exitUsage     = 2
-	exitTransient = 75
+	exitOK     = 0
+	exitFailed = 1
+	exitUsage  = 2
+	// exitDifferences is what diff --exit-code found. It is not 1 as diff's
+	// own, which is a failure here.
+	exitDifferences = 3
+	exitTransient   = 75
 )
 
 const longHelp = `aphex carries a commit through AWS accounts: an Argo Workflows executor plugin
 and its tools.
 
-Exit codes: 0 done · 1 failed · 2 bad usage or configuration · 75 a failure that
-is expected to pass (try again).`
+Exit codes: 0 done · 1 failed · 2 bad usage or configuration · 3 differences that
+diff --exit-code found · 75 a failure that is expected to pass (try again).`
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -77,6 +80,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		_, _ = fmt.Fprintf(stderr, "error  %s\nfix    see `aphex --help`\n", usage)
 		return exitUsage
 	}
+	if errors.Is(err, errDifferences) {
+		return exitDifferences
+	}
 	if exit, ok := errors.AsType[exitError](err); ok {
 		_, _ = fmt.Fprintf(stderr, "error  %s\n", exit)
 		return exit.code
@@ -106,7 +112,7 @@ func newRoot() *cobra.Command {
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(newVersion(), newValidate(), newGenerate(), newWorker(), newInstall(), newPlugin(), newTask(), newLogs(), newRuns(), newRun(), newEvents(), newArtifacts(), newReconcile())
+	root.AddCommand(newVersion(), newValidate(), newGenerate(), newWorker(), newInstall(), newPlugin(), newTask(), newLogs(), newRuns(), newRun(), newEvents(), newArtifacts(), newDiff(), newReconcile())
 	return root
 }
 
