@@ -20,6 +20,8 @@ type Allowed struct {
 	// App and State restrict it; empty means all.
 	App   string `json:"app"`
 	State State  `json:"state"`
+	// Missing restricts it to what the command line did not leave.
+	Missing bool `json:"missing"`
 	// Reason says why the difference is right.
 	Reason string `json:"reason"`
 }
@@ -38,12 +40,12 @@ func AllowList() ([]Allowed, error) {
 	return out, nil
 }
 
-func (a Allowed) covers(app string, state State, path string) bool {
-	if a.App != "" && a.App != app || a.State != "" && a.State != state {
+func (a Allowed) covers(app string, state State, d Difference) bool {
+	if a.App != "" && a.App != app || a.State != "" && a.State != state || a.Missing && d.CDK != "" && d.CDK != absent {
 		return false
 	}
 	pattern := "^" + strings.ReplaceAll(regexp.QuoteMeta(a.Path), `\*`, ".*") + "$"
-	return regexp.MustCompile(pattern).MatchString(path)
+	return regexp.MustCompile(pattern).MatchString(d.Path)
 }
 
 // Difference is one place where two snapshots differ.
@@ -73,7 +75,7 @@ func differences(app string, state State, cdk, aphex Snapshot, allowed []Allowed
 		}
 		d := Difference{Path: path, CDK: want, Aphex: got}
 		for _, a := range allowed {
-			if a.covers(app, state, path) {
+			if a.covers(app, state, d) {
 				d.Allowed = a.Reason
 				break
 			}

@@ -102,9 +102,10 @@ func TestDifferences(t *testing.T) {
 	allowed := []Allowed{
 		{Path: "sent/*/CreateChangeSet */ClientToken", Reason: "random"},
 		{Path: "stacks/*/tags/*", App: "shop", State: Same, Reason: "for a test"},
+		{Path: "objects/*", Missing: true, Reason: "for a test"},
 	}
-	cdk := Snapshot{"stacks/a/status": "X", "sent/a/CreateChangeSet 1/ClientToken": "1", "stacks/a/tags/t": "1", "only/cdk": ""}
-	aphex := Snapshot{"stacks/a/status": "Y", "sent/a/CreateChangeSet 1/ClientToken": "2", "stacks/a/tags/t": "2", "only/aphex": "v"}
+	cdk := Snapshot{"stacks/a/status": "X", "sent/a/CreateChangeSet 1/ClientToken": "1", "stacks/a/tags/t": "1", "only/cdk": "", "objects/a/content": "absent", "objects/b/content": "1"}
+	aphex := Snapshot{"stacks/a/status": "Y", "sent/a/CreateChangeSet 1/ClientToken": "2", "stacks/a/tags/t": "2", "only/aphex": "v", "objects/a/content": "2", "objects/a/type": "t", "objects/b/content": "2"}
 	paths := func(app string, state State) (open []string) {
 		for _, d := range differences(app, state, cdk, aphex, allowed) {
 			if d.Allowed == "" {
@@ -113,8 +114,8 @@ func TestDifferences(t *testing.T) {
 		}
 		return open
 	}
-	require.Equal(t, []string{"only/aphex", "only/cdk", "stacks/a/status"}, paths("shop", Same), "a value that only one has is a difference, an empty one too")
-	require.Equal(t, []string{"only/aphex", "only/cdk", "stacks/a/status", "stacks/a/tags/t"}, paths("shop", Changed))
+	require.Equal(t, []string{"objects/b/content", "only/aphex", "only/cdk", "stacks/a/status"}, paths("shop", Same), "a value that only one has is a difference, an empty one too")
+	require.Equal(t, []string{"objects/b/content", "only/aphex", "only/cdk", "stacks/a/status", "stacks/a/tags/t"}, paths("shop", Changed))
 	require.Empty(t, differences("shop", Same, cdk, cdk, nil))
 }
 

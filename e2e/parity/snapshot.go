@@ -25,6 +25,10 @@ import (
 // is "web". Values that are random by nature are replaced by a word.
 type Snapshot map[string]string
 
+// absent stands for the content of an object that was asked for and is not
+// there.
+const absent = "absent"
+
 // snapshot looks at the stacks of an app and at the objects that its
 // deployments asked for.
 func snapshot(ctx context.Context, cfg awssdk.Config, app string, calls []request, last []request) (Snapshot, error) {
@@ -167,7 +171,7 @@ func (s Snapshot) objects(ctx context.Context, cfg awssdk.Config, calls []reques
 		}
 		out, err := client.GetObject(ctx, &s3.GetObjectInput{Bucket: &bucket, Key: &key})
 		if err != nil {
-			s.put("absent", "objects", path, "content")
+			s.put(absent, "objects", path, "content")
 			continue
 		}
 		data, err := io.ReadAll(out.Body)
