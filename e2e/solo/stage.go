@@ -75,7 +75,7 @@ func Run(ctx context.Context, s Spec, log io.Writer) (Reply, error) {
 	}
 	bucket := store.NewDir(filepath.Join(s.Dir, "bucket"))
 	stage := deploy.New(deploy.Config{
-		Workspace: checkout(s.Config), Synth: prepared(s), Store: bucket, Private: filepath.Join(s.Dir, "private"),
+		Workspace: checkout(s.Config), Synth: prepared(s), Store: bucket, Private: filepath.Join(s.Dir, "private", s.Environment),
 		TemplateEndpoint: s.TemplateEndpoint, Events: record.New(bucket), Base: s.base,
 	})
 	reply, err := sidecar.RunStage(ctx, sidecar.Config{
@@ -210,7 +210,7 @@ type prepared Spec
 func (p prepared) FindApp(_ context.Context, name string) (string, error) { return name, nil }
 
 func (p prepared) Synth(context.Context, deploy.SynthRequest, io.Writer) (string, error) {
-	dir := filepath.Join(p.Dir, "private")
+	dir := filepath.Join(p.Dir, "private", p.Environment)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return "", err
 	}
