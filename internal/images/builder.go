@@ -21,7 +21,7 @@ import (
 
 const (
 	// answerLimit is how long a builder may take to say that it works.
-	answerLimit = 30 * time.Second
+	answerLimit = time.Minute
 	// archiveFile is the image on its way from the worker, nameFile the local
 	// name that a program printed.
 	archiveFile = "image.tar"
