@@ -8,7 +8,6 @@ import (
 	"io"
 	"net/http/httptest"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -25,6 +24,7 @@ import (
 	"github.com/aphex-pipeline/aphex/internal/images"
 	"github.com/aphex-pipeline/aphex/internal/testkit/ecr"
 	"github.com/aphex-pipeline/aphex/internal/testkit/need"
+	"github.com/aphex-pipeline/aphex/internal/testkit/static"
 	"github.com/aphex-pipeline/aphex/internal/worker"
 	"github.com/aphex-pipeline/aphex/tasks/deploy"
 )
@@ -82,7 +82,9 @@ func withImage(t *testing.T) (*stage, *ecr.Registry) {
 		"destinations": {"a": {"repositoryName": "assets", "imageTag": "PREFIX-one", `+imageRole+`}, "b": {"repositoryName": "assets", "imageTag": "PREFIX-two", `+imageRole+`}}}}`)
 	s.files["asset.api/api.Dockerfile"] = dockerfile
 	s.files["asset.api/secret.txt"] = "squirrel"
-	s.files["asset.api/hello"] = hello(t)
+	executable, err := hello()
+	require.NoError(t, err)
+	s.files["asset.api/hello"] = executable
 
 	storage := t.TempDir()
 	settings := filepath.Join(storage, "storage.conf")
@@ -100,31 +102,8 @@ func withImage(t *testing.T) (*stage, *ecr.Registry) {
 	return s, registry
 }
 
-// buildHello builds the program once.
-var buildHello = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "aphex-hello-")
-	if err != nil {
-		return "", err
-	}
-	defer func() { _ = os.RemoveAll(dir) }()
-	if err := os.WriteFile(filepath.Join(dir, "main.go"), []byte(program), 0o600); err != nil {
-		return "", err
-	}
-	build := exec.Command("go", "build", "-ldflags", "-s -w", "-o", filepath.Join(dir, "hello"), filepath.Join(dir, "main.go"))
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("%w: %s", err, out)
-	}
-	data, err := os.ReadFile(filepath.Join(dir, "hello"))
-	return string(data), err
-})
-
-func hello(t *testing.T) string {
-	t.Helper()
-	data, err := buildHello()
-	require.NoError(t, err)
-	return data
-}
+// hello builds the program once.
+var hello = sync.OnceValues(func() (string, error) { return static.Build(program) })
 
 // pulled returns a file of an image in the registry and the image's user.
 func pulled(t *testing.T, registry *ecr.Registry, tag, path string) (content, owner, user string) {

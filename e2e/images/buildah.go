@@ -47,24 +47,24 @@ func (e buildahEngine) base() *toolcache.Recipe {
 	}
 }
 
-func (e buildahEngine) build(ctx context.Context, d dockerfile, base, out string, log io.Writer) error {
+func (e buildahEngine) build(ctx context.Context, d dockerfile, from base, out string, log io.Writer) error {
 	storage, err := newStorage(e.dir)
 	if err != nil {
 		return err
 	}
-	return errors.Join(e.buildIn(ctx, storage, d, base, out, log), storage.remove())
+	return errors.Join(e.buildIn(ctx, storage, d, from, out, log), storage.remove())
 }
 
-func (e buildahEngine) buildIn(ctx context.Context, storage *storage, d dockerfile, base, out string, log io.Writer) error {
+func (e buildahEngine) buildIn(ctx context.Context, storage *storage, d dockerfile, from base, out string, log io.Writer) error {
 	args := append([]string{"--pull-never", "--network", "host", "--file", d.path, "--tag", d.tag}, secrets()...)
 	if d.target != "" {
 		args = append(args, "--target", d.target)
 	}
-	if base != "" {
-		if err := storage.run(ctx, log, "pull", "--quiet", "docker-archive:"+base); err != nil {
+	if from.tar != "" {
+		if err := storage.run(ctx, log, "pull", "--quiet", "docker-archive:"+from.tar); err != nil {
 			return err
 		}
-		args = append(args, "--build-arg", "BASE="+baseTag)
+		args = append(args, "--build-arg", "BASE="+from.tag)
 	}
 	if err := storage.run(ctx, log, "build", append(args, d.context)...); err != nil {
 		return err
@@ -106,7 +106,7 @@ func (e buildahEngine) buildBaseIn(ctx context.Context, storage *storage, settin
 	if err := os.WriteFile(file, []byte("FROM scratch\nADD tree.tar /\nCMD [\"bash\"]\n"), 0o644); err != nil {
 		return err
 	}
-	return e.buildIn(ctx, storage, dockerfile{path: file, context: files, tag: baseTag}, "", out, log)
+	return e.buildIn(ctx, storage, dockerfile{path: file, context: files, tag: baseTag}, base{}, out, log)
 }
 
 // baseTree fills tree with a Debian system.

@@ -106,10 +106,16 @@ func (dockerEngine) name() string { return "docker" }
 
 func (dockerEngine) base() *toolcache.Recipe { return nil }
 
-func (e dockerEngine) build(ctx context.Context, d dockerfile, _, out string, log io.Writer) error {
+func (e dockerEngine) build(ctx context.Context, d dockerfile, from base, out string, log io.Writer) error {
 	args := append([]string{"build", "--file", d.path, "--tag", d.tag}, secrets()...)
 	if d.target != "" {
 		args = append(args, "--target", d.target)
+	}
+	if from.tar != "" {
+		if err := runCommand(exec.CommandContext(ctx, e.docker, "load", "--quiet", "--input", from.tar), log); err != nil {
+			return err
+		}
+		args = append(args, "--build-arg", "BASE="+from.tag)
 	}
 	cmd := exec.CommandContext(ctx, e.docker, append(args, d.context)...)
 	cmd.Env = append(os.Environ(), "DOCKER_BUILDKIT=1")

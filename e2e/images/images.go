@@ -14,8 +14,9 @@ import (
 
 // The names of the images.
 const (
-	PluginTag = "aphex/plugin:dev"
-	WorkerTag = "aphex/worker:dev"
+	PluginTag  = "aphex/plugin:dev"
+	WorkerTag  = "aphex/worker:dev"
+	BuilderTag = "aphex/builder:dev"
 )
 
 // Config says what to build and where to keep it.
@@ -62,6 +63,33 @@ func Build(ctx context.Context, config Config) (Images, error) {
 	return Images{Plugin: plugin, Worker: worker}, nil
 }
 
+// BuildBuilder returns the worker's image with what builds container images in
+// it, built where needed.
+func BuildBuilder(ctx context.Context, config Config) (Image, error) {
+	b, err := newBuilder(ctx, config)
+	if err != nil {
+		return Image{}, err
+	}
+	worker, err := b.worker(ctx)
+	if err != nil {
+		return Image{}, err
+	}
+	sum, err := os.ReadFile(filepath.Join(filepath.Dir(worker.Tar), "SHA256SUMS"))
+	if err != nil {
+		return Image{}, fmt.Errorf("builder image: tell its base: %w", err)
+	}
+	tar, err := b.on(ctx, "builder", "", BuilderTag, base{tar: worker.Tar, tag: WorkerTag, key: string(sum)})
+	return Image{Tag: BuilderTag, Tar: tar}, err
+}
+
+// base is the image that a Dockerfile starts from; the zero value is the one
+// that it names.
+type base struct {
+	tar, tag string
+	// key changes with the image.
+	key string
+}
+
 // builder builds images with one engine.
 type builder struct {
 	config Config
@@ -73,9 +101,8 @@ type builder struct {
 type engine interface {
 	// base returns the recipe of the base image, nil if the engine pulls it.
 	base() *toolcache.Recipe
-	// build writes the image to out. base is the tar of the base image, empty
-	// if there is no recipe for one.
-	build(ctx context.Context, d dockerfile, base, out string, log io.Writer) error
+	// build writes the image to out.
+	build(ctx context.Context, d dockerfile, from base, out string, log io.Writer) error
 	// name tells engines apart in hashes.
 	name() string
 }
@@ -138,25 +165,30 @@ func (b *builder) plugin(ctx context.Context) (Image, error) {
 // fromDockerfile returns the tar of a Dockerfile's stage, from the cache if
 // nothing that decides it has changed.
 func (b *builder) fromDockerfile(ctx context.Context, name, target, tag string) (string, error) {
-	base, baseKey := "", ""
+	var from base
 	if recipe := b.engine.base(); recipe != nil {
 		dir, err := b.cache.Get(ctx, *recipe)
 		if err != nil {
 			return "", fmt.Errorf("base image: %w", err)
 		}
-		base = filepath.Join(dir, imageFile)
-		if baseKey, err = toolcache.Key(*recipe); err != nil {
+		from = base{tar: filepath.Join(dir, imageFile), tag: baseTag}
+		if from.key, err = toolcache.Key(*recipe); err != nil {
 			return "", err
 		}
 	}
+	return b.on(ctx, name, target, tag, from)
+}
+
+// on returns the tar of a Dockerfile's stage that starts from another image.
+func (b *builder) on(ctx context.Context, name, target, tag string, from base) (string, error) {
 	dir, err := b.cache.Get(ctx, toolcache.Recipe{
 		Name:   name + " image",
 		Module: os.DirFS(filepath.Join(b.config.Root, "images", name)),
-		Inputs: []string{b.engine.name(), runtime.GOARCH, target, baseKey},
+		Inputs: []string{b.engine.name(), runtime.GOARCH, target, from.key},
 		Build: func(ctx context.Context, module, out string, log io.Writer) error {
 			raw := filepath.Join(out, "raw.tar")
 			d := dockerfile{path: filepath.Join(module, "Dockerfile"), context: module, target: target, tag: tag}
-			if err := b.engine.build(ctx, d, base, raw, log); err != nil {
+			if err := b.engine.build(ctx, d, from, raw, log); err != nil {
 				return err
 			}
 			return pack(raw, filepath.Join(out, imageFile), tag)

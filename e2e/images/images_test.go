@@ -123,17 +123,17 @@ func TestBuild_PluginIsWhatItsDockerfileSays(t *testing.T) {
 	require.NoError(t, err)
 	quickly := open(t, built.Plugin.Tar, PluginTag)
 
-	base := ""
+	var from base
 	if recipe := b.engine.base(); recipe != nil {
 		dir, err := b.cache.Get(t.Context(), *recipe)
 		require.NoError(t, err)
-		base = filepath.Join(dir, imageFile)
+		from = base{tar: filepath.Join(dir, imageFile), tag: baseTag}
 	}
 	scratch := t.TempDir()
 	require.NoError(t, buildBinary(t.Context(), config.Root, filepath.Join(scratch, "aphex")))
 	raw := filepath.Join(t.TempDir(), "raw.tar")
 	d := dockerfile{path: filepath.Join(config.Root, "images/plugin/Dockerfile"), context: scratch, tag: PluginTag}
-	require.NoError(t, b.engine.build(t.Context(), d, base, raw, t.Output()))
+	require.NoError(t, b.engine.build(t.Context(), d, from, raw, t.Output()))
 	fully, err := tarball.ImageFromPath(raw, nil)
 	require.NoError(t, err)
 

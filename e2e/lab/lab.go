@@ -179,6 +179,16 @@ func (l *Lab) loadImages(ctx context.Context, cache string) error {
 	return nil
 }
 
+// LoadBuilder brings the worker that can build container images into the
+// cluster and returns its name.
+func (l *Lab) LoadBuilder(ctx context.Context) (string, error) {
+	builder, err := images.BuildBuilder(ctx, images.Config{Root: l.cfg.Root, CacheDir: filepath.Join(cluster.CacheDir(""), "images"), Log: l.installers})
+	if err != nil {
+		return "", err
+	}
+	return builder.Tag, l.Cluster.LoadImage(ctx, builder.Tar)
+}
+
 func (l *Lab) startAWS(ctx context.Context) error {
 	var err error
 	l.AWS, err = aws.Start(ctx, aws.Config{Address: l.Cluster.HostAddress(), Upstream: os.Getenv("APHEX_AWS_ENDPOINT"), Log: l.installers, LogDir: filepath.Join(l.cfg.Dir, "aws")})

@@ -4,4 +4,4 @@ set -eu
 . ./ledger.sh
 did synth
 mkdir -p "$CDK_OUTDIR"
-cp assembly/* "$CDK_OUTDIR"
+cp -R assembly/. "$CDK_OUTDIR"
