@@ -4,15 +4,19 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/aphex-pipeline/aphex/e2e/lab"
+	"github.com/aphex-pipeline/aphex/internal/pipeline"
 	"github.com/aphex-pipeline/aphex/internal/record"
+	"github.com/aphex-pipeline/aphex/internal/redact"
 	"github.com/aphex-pipeline/aphex/internal/testkit/gitserver"
 )
 
@@ -39,15 +43,20 @@ func publishedTwice(t *testing.T, r runner) {
 	t.Helper()
 	l := needLab(t)
 	name := "artifacts" + r.suffix
-	p, _, _ := newSmall(t, l, name, r.use)
+	p, _, _ := newSmall(t, l, name, r.use, func(i *pipeline.Installation) { i.BuildSecrets = []string{"kubernetes:" + name, "ssm:/e2e/secret-" + name} })
+	makeSecrets(t, l, p, name)
 	cfg := config(
 		[]string{
+			`echo "the secrets are $TOKEN and $STORED"`,
+			`echo "secrets $(printf %s "$TOKEN$STORED" | sha256sum)"`,
+			`mkdir -p ~/.kept && echo "cache has $(cat ~/.kept/by)"; echo "$APHEX_RUN" > ~/.kept/by`,
 			`mkdir -p "$APHEX_ARTIFACTS/a folder"`,
 			`head -c 20971520 /dev/urandom > "$APHEX_ARTIFACTS/large.bin"`, // more than one part
 			`cp odd "$APHEX_ARTIFACTS/$(cat odd)"`,
 		},
-		dev(name, `echo "digest $(sha256sum < "$APHEX_ARTIFACTS/large.bin")"`, `cmp odd "$APHEX_ARTIFACTS/$(cat odd)"`),
-	)
+		dev(name, `echo "digest $(sha256sum < "$APHEX_ARTIFACTS/large.bin")"`, `cmp odd "$APHEX_ARTIFACTS/$(cat odd)"`, `test -z "${TOKEN-}${STORED-}"`),
+	) + "cache: [{paths: [~/.kept], key: [odd]}]\n"
+	cfg = strings.Replace(cfg, "build:\n", "build:\n  secrets: {TOKEN: \"kubernetes:"+name+"#token\", STORED: \"ssm:/e2e/secret-"+name+"\"}\n", 1)
 	synth, err := os.ReadFile(filepath.Join("testdata", "small", "synth.sh"))
 	require.NoError(t, err)
 	commit, err := p.Push(t.Context(), gitserver.Change{Write: map[string]string{
@@ -60,6 +69,7 @@ func publishedTwice(t *testing.T, r runner) {
 	require.Equal(t, "s3://"+p.Installation.Bucket+"/"+commit+"/", status.Node("build").Output("artifact-path"))
 	require.Contains(t, status.Node("build").Message+status.Node("build").Output("message"), "2 artifacts, ")
 	firstDigest := digestSeen(t, l, status)
+	requireSecretsAndCache(t, object(t, l, status.Node("build").Output("log-url")), name, "")
 	requireDownload(t, l, p, first.Name, firstDigest)
 	show, err := l.Aphex(t.Context(), "run", "show", first.Name, "-n", first.Namespace)
 	require.NoError(t, err)
@@ -70,6 +80,7 @@ func publishedTwice(t *testing.T, r runner) {
 	require.Contains(t, status.Node("build").Message+status.Node("build").Output("message"), "2 artifacts (1 unlike an earlier build's), ")
 	secondDigest := digestSeen(t, l, status)
 	require.NotEqual(t, firstDigest, secondDigest)
+	requireSecretsAndCache(t, object(t, l, status.Node("build").Output("log-url")), name, first.Name)
 	requireDownload(t, l, p, second.Name, secondDigest)
 	requireDownload(t, l, p, first.Name, firstDigest)
 
@@ -87,6 +98,30 @@ func publishedTwice(t *testing.T, r runner) {
 	}
 	require.Len(t, list, 3)
 	require.Equal(t, []string{record.Checksum(firstDigest), record.Checksum(secondDigest)}, checksums)
+}
+
+// makeSecrets makes the two secrets that the build refers to.
+func makeSecrets(t *testing.T, l *lab.Lab, p *lab.Pipeline, name string) {
+	t.Helper()
+	putParameter(t, l, "/e2e/secret-"+name, "parameter-of-"+name)
+	_, err := l.Kubectl(t.Context(), nil, "create", "secret", "generic", name, "-n", p.Installation.Namespace, "--from-literal=token=secret-of-"+name)
+	require.NoError(t, err)
+}
+
+// requireSecretsAndCache: the build had the secrets, its log has not, and it
+// found what the run called by had left in the cache, if any.
+func requireSecretsAndCache(t *testing.T, log, name, by string) {
+	t.Helper()
+	require.Contains(t, log, "the secrets are "+redact.Marker+" and "+redact.Marker+"\n")
+	require.NotContains(t, log, "secret-of-"+name)
+	require.NotContains(t, log, "parameter-of-"+name)
+	require.Contains(t, log, fmt.Sprintf("secrets %x", sha256.Sum256([]byte("secret-of-"+name+"parameter-of-"+name))))
+	require.Contains(t, log, "cache has "+by+"\n")
+	if by == "" {
+		require.Contains(t, log, "cache ~/.kept: kept ")
+		return
+	}
+	require.Contains(t, log, "cache ~/.kept: restored ")
 }
 
 // digestSeen is the SHA-256 of large.bin that the test stage saw.

@@ -107,7 +107,11 @@ func closesATerminatedRun(t *testing.T, r runner) {
 	reason, err := run.Label(ctx, pipeline.LabelReason)
 	require.NoError(t, err)
 	require.Equal(t, string(fault.Terminated), reason)
+	require.Contains(t, said, "told webhook ssm:/e2e/held-terminated"+r.suffix+" of the end of run "+run.Name+"\n")
 	require.Empty(t, reconcile(ctx, t, l, run), "nothing is left to do")
+	require.Len(t, held.mail.received("/hook"), 1)
+	require.Contains(t, held.mail.received("/hook")[0], `"event":"failed"`)
+	require.Contains(t, held.mail.received("/hook")[0], `"reason":"Terminated"`)
 }
 
 // TestReconcile_LostAgentIsToldAndOneRetryCompletesTheRun: the agent pod fails

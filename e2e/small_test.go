@@ -163,15 +163,21 @@ type held struct {
 	ledger  *ledger
 	status  lab.Status
 	release func()
+	// mail is what its channel heard, at /hook.
+	mail *mailbox
 }
 
 // holdBuild makes a small pipeline and brings a run to its build.
 func holdBuild(ctx context.Context, t *testing.T, l *lab.Lab, name string, r runner) held {
 	t.Helper()
-	p, commit, ledger := newSmall(t, l, name, r.use)
-	h := held{p: p, ledger: ledger, release: ledger.hold("build")}
+	p, _, ledger := newSmall(t, l, name, r.use)
+	h := held{p: p, ledger: ledger, release: ledger.hold("build"), mail: &mailbox{mail: map[string][]string{}}}
 	t.Cleanup(h.release)
-	var err error
+	putParameter(t, l, "/e2e/held-"+name, listen(t, l, h.mail)+"/hook")
+	cfg := config([]string{". ./ledger.sh; did build"}, dev(name, ". ./ledger.sh; did test")) + "notifications: [{type: webhook, target: \"ssm:/e2e/held-" + name + "\"}]\n"
+	commit, err := p.Push(ctx, gitserver.Change{Write: map[string]string{pipeline.DefaultFile: cfg}})
+	require.NoError(t, err)
+	require.NoError(t, p.Apply(ctx, []byte(cfg)))
 	h.Run, err = p.Submit(ctx, commit)
 	require.NoError(t, err)
 	h.status, err = h.Until(ctx, "the build's command runs", func(s lab.Status) bool { return ledger.began("build") || s.Done() })
