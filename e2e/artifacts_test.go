@@ -43,7 +43,9 @@ func publishedTwice(t *testing.T, r runner) {
 	t.Helper()
 	l := needLab(t)
 	name := "artifacts" + r.suffix
-	p, _, _ := newSmall(t, l, name, r.use, func(i *pipeline.Installation) { i.BuildSecrets = []string{"kubernetes:" + name, "ssm:/e2e/secret-" + name} })
+	p, _, _ := newSmall(t, l, name, r.use, func(i *pipeline.Installation) {
+		i.BuildSecrets = []string{"kubernetes:" + name, "ssm:/e2e/secret-" + name}
+	})
 	makeSecrets(t, l, p, name)
 	cfg := config(
 		[]string{
