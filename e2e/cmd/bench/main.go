@@ -35,6 +35,7 @@ const (
 	partCompare = "compare"
 	partDeploy  = "deploy"
 	partMemory  = "memory"
+	partStages  = "stages"
 )
 
 func main() {
@@ -75,8 +76,10 @@ func main() {
 	}
 }
 
-// parts are what can be measured alone. Only the first three need a cluster.
-func parts() []string { return []string{partLatency, partSidecar, partCompare, partDeploy, partMemory} }
+// parts are what can be measured alone. Only the first four need a cluster.
+func parts() []string {
+	return []string{partLatency, partSidecar, partCompare, partStages, partDeploy, partMemory}
+}
 
 func measure(ctx context.Context, out io.Writer, l *lab.Lab, only string) error {
 	parts := []struct {
@@ -86,6 +89,7 @@ func measure(ctx context.Context, out io.Writer, l *lab.Lab, only string) error 
 		{partLatency, func(m map[string]string) error { return latency(ctx, out, l, m) }},
 		{partSidecar, func(m map[string]string) error { return sidecar(ctx, out, l, m["idle"]) }},
 		{partCompare, func(m map[string]string) error { return compare(ctx, out, l, m) }},
+		{partStages, func(map[string]string) error { return stageTimes(ctx, out, l) }},
 	}
 	manifests, err := manifests(ctx, l)
 	if err != nil {
