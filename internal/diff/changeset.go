@@ -1,6 +1,9 @@
 package diff
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // ResourceInput is what a change set says about one resource.
 type ResourceInput struct {
@@ -12,14 +15,14 @@ type ResourceInput struct {
 	Type string
 }
 
-// AddChangeSet fills in what a change set says: whether resources are replaced,
+// AddChangeSet returns the stack with what a change set says: whether resources are replaced,
 // and resources that change although their part of the template does not.
 // Values that the templates say are secrets are hidden. old and now are the
 // templates of the stack itself.
-func (s *Stack) AddChangeSet(set ChangeSet, resources []ResourceInput, old, now map[string]any) {
-	s.ChangeSet = &set
+func (s Stack) AddChangeSet(set ChangeSet, resources []ResourceInput, old, now map[string]any) Stack {
+	s.ChangeSet, s.Changes = &set, slices.Clone(s.Changes)
 	if set.Status != Created && set.Status != Empty {
-		return
+		return s
 	}
 	known := map[string]int{}
 	for i, change := range s.Changes {
@@ -48,6 +51,7 @@ func (s *Stack) AddChangeSet(set ChangeSet, resources []ResourceInput, old, now 
 		}
 	}
 	sortChanges(s.Changes)
+	return s
 }
 
 // actionOf translates an action of CloudFormation.

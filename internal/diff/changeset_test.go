@@ -16,7 +16,7 @@ func TestAddChangeSet_PropertiesThatReferToSecretsAreHidden(t *testing.T) {
 	plain := parse(t, `{"Resources": {"Fn": {"Type": "AWS::Lambda::Function", "Properties": {"Environment": {"Variables": {"URL": "https://host"}}, "MemorySize": 256}}}}`)
 	for name, templates := range map[string][2]map[string]any{"before": {refers, plain}, "after": {plain, refers}} {
 		stack := Stack{}
-		stack.AddChangeSet(ChangeSet{Status: Created}, []ResourceInput{{ID: "Fn", ResourceChange: ResourceChange{Action: "Modify", Details: []ResourceDetail{
+		stack = stack.AddChangeSet(ChangeSet{Status: Created}, []ResourceInput{{ID: "Fn", ResourceChange: ResourceChange{Action: "Modify", Details: []ResourceDetail{
 			{Attribute: "Properties", Path: "/Properties/Environment/Variables/URL", Before: "https://one@host", After: "https://two@host"},
 			{Attribute: "Properties", Path: "/Properties/MemorySize", Before: "128", After: "256"},
 			{Attribute: "Properties", Path: "", Before: "https://one@host", After: ""},
@@ -32,7 +32,7 @@ func TestAddChangeSet_OnlyWhatWasAskedIsKnown(t *testing.T) {
 	t.Parallel()
 	for _, status := range []ChangeSetStatus{Failed, NotMade, Created} {
 		stack := Stack{Changes: []Change{{Kind: Resource, Action: Modify, ID: "A"}, {Kind: Resource, Action: Modify, ID: "Nest/B"}}}
-		stack.AddChangeSet(ChangeSet{Status: status}, nil, nil, nil)
+		stack = stack.AddChangeSet(ChangeSet{Status: status}, nil, nil, nil)
 		want := Replacement("")
 		if status == Created {
 			want = Kept

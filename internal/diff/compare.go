@@ -152,6 +152,7 @@ func (c *comparison) objects(kind Kind, old, now map[string]any) {
 			c.resource(&change, id, before, after, w.leaves)
 		case Parameter:
 			c.parameter(&change, id, before, after)
+		default: // nothing to add
 		}
 		c.result.Changes = append(c.result.Changes, change)
 	}

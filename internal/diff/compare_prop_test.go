@@ -169,7 +169,7 @@ func take(value any, steps []step, mark bool) any {
 	}
 	s, rest := steps[0], steps[1:]
 	if s.isKey {
-		object := value.(map[string]any) //nolint:forcetypeassert // at has looked
+		object := value.(map[string]any)
 		if len(rest) == 0 && !mark {
 			delete(object, s.key)
 			return object
@@ -177,7 +177,7 @@ func take(value any, steps []step, mark bool) any {
 		object[s.key] = take(object[s.key], rest, mark)
 		return object
 	}
-	list := value.([]any) //nolint:forcetypeassert // at has looked
+	list := value.([]any)
 	if len(rest) == 0 && !mark {
 		return slices.Delete(list, s.position, s.position+1)
 	}

@@ -65,20 +65,27 @@ func hideIn(value any, secret bool) (out any, hidden bool) {
 		}
 		return list, hidden
 	case map[string]any:
-		name, isFunction := function(v)
-		object := make(map[string]any, len(v))
-		for key, entry := range v {
-			inside := isSecretKey(key)
-			if isFunction {
-				inside = secret && name != "Ref" && name != "Fn::GetAtt" && name != "Fn::ImportValue"
-			}
-			var h bool
-			object[key], h = hideIn(entry, inside)
-			hidden = hidden || h
-		}
-		return object, hidden
+		return hideInObject(v, secret)
 	}
 	return value, false
+}
+
+// hideInObject replaces the secrets in an object. What a function makes of
+// texts is a secret where the function's value is one; what it refers to is
+// none.
+func hideInObject(object map[string]any, secret bool) (out any, hidden bool) {
+	name, isFunction := function(object)
+	clean := make(map[string]any, len(object))
+	for key, entry := range object {
+		inside := isSecretKey(key)
+		if isFunction {
+			inside = secret && name != "Ref" && name != "Fn::GetAtt" && name != "Fn::ImportValue"
+		}
+		var h bool
+		clean[key], h = hideIn(entry, inside)
+		hidden = hidden || h
+	}
+	return clean, hidden
 }
 
 // detail makes the detail of a leaf, without secrets.

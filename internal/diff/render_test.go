@@ -124,7 +124,7 @@ func TestGolden_TemplateDiff(t *testing.T) {
 func TestGolden_ChangeSet(t *testing.T) {
 	t.Parallel()
 	stack, old, now := nasty(t)
-	stack.AddChangeSet(ChangeSet{Status: Created}, []ResourceInput{
+	stack = stack.AddChangeSet(ChangeSet{Status: Created}, []ResourceInput{
 		{ID: "Queue", Type: "AWS::SQS::Queue", ResourceChange: ResourceChange{
 			Action: "Modify", Replacement: "Conditional", Scope: []string{"Properties"}, PhysicalID: "https://queue",
 			Details: []ResourceDetail{{Attribute: "Properties", Path: "/Properties/QueueName", RequiresRecreation: "Conditionally", Evaluation: "Dynamic", Source: "ResourceReference", Cause: "Role.Arn", Before: "a", After: "b"}},
@@ -145,9 +145,9 @@ func TestGolden_ChangeSet(t *testing.T) {
 		}},
 	}, old, now)
 	failed := Stack{Environment: "prod", Account: "222222222222", Region: "eu-west-1", Name: "web", Path: "Prod/Web", New: true, Changes: []Change{{Kind: Resource, Action: Add, ID: "Site", Type: "AWS::S3::Bucket"}}, Security: []Security{}}
-	failed.AddChangeSet(ChangeSet{Status: Failed, Reason: "No export named shop-Arn found."}, nil, nil, nil)
+	failed = failed.AddChangeSet(ChangeSet{Status: Failed, Reason: "No export named shop-Arn found."}, nil, nil, nil)
 	empty := Stack{Environment: "prod", Name: "idle", Status: "UPDATE_COMPLETE", Changes: []Change{}, Security: []Security{}}
-	empty.AddChangeSet(ChangeSet{Status: Empty, Reason: "nothing"}, nil, nil, nil)
+	empty = empty.AddChangeSet(ChangeSet{Status: Empty, Reason: "nothing"}, nil, nil, nil)
 	golden(t, "changeset", New(ChangeSets, []Stack{stack, failed, empty}))
 }
 

@@ -176,11 +176,12 @@ func (s Security) text() string {
 	if s.Action == Remove {
 		value = s.Old
 	}
-	switch {
-	case s.Kind == Statement:
+	switch s.Kind {
+	case Statement:
 		return statementText(value)
-	case s.Kind == Property:
+	case Property:
 		return Detail{Path: s.Path, Old: s.Old, New: s.New}.text()
+	default:
 	}
 	return strings.ReplaceAll(string(s.Kind), "-", " ") + " " + cut(clean(string(value)))
 }
@@ -191,7 +192,7 @@ func statementText(value json.RawMessage) string {
 	if json.Unmarshal(value, &statement) != nil || statement["Effect"] == nil {
 		return "statement " + cut(clean(string(value)))
 	}
-	out := said(statement["Effect"])
+	words := []string{said(statement["Effect"])}
 	for _, part := range []struct{ key, words string }{
 		{"Action", ""},
 		{"NotAction", "all but "},
@@ -202,10 +203,10 @@ func statementText(value json.RawMessage) string {
 		{"Condition", "if "},
 	} {
 		if entry, ok := statement[part.key]; ok {
-			out += " " + part.words + cut(said(entry))
+			words = append(words, part.words+cut(said(entry)))
 		}
 	}
-	return out
+	return strings.Join(words, " ")
 }
 
 // said is a value as people write it: texts without quotes, lists with commas.

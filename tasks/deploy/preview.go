@@ -171,9 +171,9 @@ func (p *preview) lookup(ctx context.Context, lookup *assembly.Role) (session aw
 		return session, "", err
 	}
 	if err != nil {
-		return session, err.Error(), nil
+		why = err.Error() // the role is of no use: not the end of the preview
 	}
-	return session, "", nil
+	return session, why, nil
 }
 
 func (p *preview) previewer(session awsauth.Session) *cfn.Previewer {
@@ -238,7 +238,7 @@ func (p *preview) ask(ctx context.Context, s *selection, stack *assembly.Stack, 
 		}
 		changes = append(changes, r)
 	}
-	c.out.AddChangeSet(diff.ChangeSet{Status: diff.ChangeSetStatus(found.Status), Reason: found.Reason}, changes, c.old, c.wanted)
+	c.out = c.out.AddChangeSet(diff.ChangeSet{Status: diff.ChangeSetStatus(found.Status), Reason: found.Reason}, changes, c.old, c.wanted)
 	return nil
 }
 
