@@ -63,7 +63,7 @@ func TestImages_RootlessBuildInThePod(t *testing.T) {
 	registry := ecr.New("assets")
 	registry.Host = strings.TrimPrefix(listen(t, l, registry.Data()), "http://")
 	l.AWS.Script("ecr", registry.Control())
-	hello, err := static.Build(imageProgram)
+	hello, err := static.Build(t.Context(), imageProgram)
 	require.NoError(t, err)
 	for _, run := range []struct {
 		pipeline string

@@ -103,7 +103,7 @@ func withImage(t *testing.T) (*stage, *ecr.Registry) {
 }
 
 // hello builds the program once.
-var hello = sync.OnceValues(func() (string, error) { return static.Build(program) })
+var hello = sync.OnceValues(func() (string, error) { return static.Build(context.Background(), program) })
 
 // pulled returns a file of an image in the registry and the image's user.
 func pulled(t *testing.T, registry *ecr.Registry, tag, path string) (content, owner, user string) {

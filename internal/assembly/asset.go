@@ -75,34 +75,37 @@ type ImageAsset struct {
 }
 
 // ImageSource says how an image is made: by a program, or by building a
-// folder with a Dockerfile. The options are those of `docker build`.
+// folder with a Dockerfile. The options are those of `docker build`, the keys
+// those of an asset manifest.
 type ImageSource struct {
 	// Executable is the command line of a program that makes the image and
 	// prints its local name. All else is empty then.
-	Executable []string
+	Executable []string `json:"executable"`
 	// Directory is the build context, relative to the assembly's folder,
 	// slash-separated.
-	Directory string
+	Directory string `json:"directory"`
 	// Dockerfile is relative to Directory; empty for "Dockerfile".
-	Dockerfile string
+	Dockerfile string `json:"dockerFile"`
 	// Target is the stage to stop at; empty for the last.
-	Target string
+	Target string `json:"dockerBuildTarget"`
 	// BuildArgs and BuildContexts are by name.
-	BuildArgs, BuildContexts map[string]string
+	BuildArgs     map[string]string `json:"dockerBuildArgs"`
+	BuildContexts map[string]string `json:"dockerBuildContexts"`
 	// Secrets say by id where the builder finds each: "src=path" or
 	// "type=env,env=NAME".
-	Secrets map[string]string
+	Secrets map[string]string `json:"dockerBuildSecrets"`
 	// SSH is an agent or a key to forward.
-	SSH string
+	SSH string `json:"dockerBuildSsh"`
 	// Network and Platform are those of the build.
-	Network, Platform string
+	Network  string `json:"networkMode"`
+	Platform string `json:"platform"`
 	// Outputs are further results, such as "type=local,dest=out".
-	Outputs []string
+	Outputs []string `json:"dockerOutputs"`
 	// CacheFrom and CacheTo are caches to read and to write.
-	CacheFrom []ImageCache
-	CacheTo   *ImageCache
+	CacheFrom []ImageCache `json:"cacheFrom"`
+	CacheTo   *ImageCache  `json:"cacheTo"`
 	// CacheDisabled builds every step anew.
-	CacheDisabled bool
+	CacheDisabled bool `json:"cacheDisabled"`
 }
 
 // ImageCache is one cache of a builder.

@@ -114,7 +114,7 @@ func (u *unit) imageAssets(file, id string, in imageJSON) ([]ImageAsset, error) 
 }
 
 func (u *unit) imageSource(file, id string, raw json.RawMessage) (ImageSource, error) {
-	var in imageSourceJSON
+	var in ImageSource
 	if err := json.Unmarshal(raw, &in); err != nil {
 		return ImageSource{}, invalid("file %s: asset %s: source: %w", file, id, err)
 	}
@@ -132,7 +132,6 @@ func (u *unit) imageSource(file, id string, raw json.RawMessage) (ImageSource, e
 	if err != nil {
 		return ImageSource{}, err
 	}
-	out := ImageSource(in)
-	out.Directory = dir
-	return out, nil
+	in.Directory = dir
+	return in, nil
 }

@@ -101,23 +101,6 @@ type imageJSON struct {
 	Destinations map[string]json.RawMessage `json:"destinations"`
 }
 
-type imageSourceJSON struct {
-	Executable    []string          `json:"executable"`
-	Directory     string            `json:"directory"`
-	Dockerfile    string            `json:"dockerFile"`
-	Target        string            `json:"dockerBuildTarget"`
-	BuildArgs     map[string]string `json:"dockerBuildArgs"`
-	BuildContexts map[string]string `json:"dockerBuildContexts"`
-	Secrets       map[string]string `json:"dockerBuildSecrets"`
-	SSH           string            `json:"dockerBuildSsh"`
-	Network       string            `json:"networkMode"`
-	Platform      string            `json:"platform"`
-	Outputs       []string          `json:"dockerOutputs"`
-	CacheFrom     []ImageCache      `json:"cacheFrom"`
-	CacheTo       *ImageCache       `json:"cacheTo"`
-	CacheDisabled bool              `json:"cacheDisabled"`
-}
-
 type imageDestinationJSON struct {
 	Repository string         `json:"repositoryName"`
 	Tag        string         `json:"imageTag"`

@@ -145,9 +145,9 @@ func (b Build) arguments(program string) []string {
 }
 
 func cacheFlag(c assembly.ImageCache) string {
-	text := "type=" + c.Type
+	parts := []string{"type=" + c.Type}
 	for _, key := range slices.Sorted(maps.Keys(c.Params)) {
-		text += "," + key + "=" + c.Params[key]
+		parts = append(parts, key+"="+c.Params[key])
 	}
-	return text
+	return strings.Join(parts, ",")
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
@@ -218,9 +219,7 @@ var localName = regexp.MustCompile(`\A[A-Za-z0-9][A-Za-z0-9._:/@-]*\z`)
 // external runs the program that makes the image and returns its local name.
 func (b *Builder) external(ctx context.Context, build Build, scratch, absolute string, out io.Writer) (string, error) {
 	env := environment()
-	for key, value := range build.Env {
-		env[key] = value
-	}
+	maps.Copy(env, build.Env)
 	argv := append([]string{"sh", "-c", writeName, path.Join(absolute, nameFile)}, build.Source.Executable...)
 	if err := b.run(ctx, build, worker.Command{Argv: argv, Dir: build.App, Env: env}, "run the program that makes it", out); err != nil {
 		return "", err

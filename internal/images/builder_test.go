@@ -4,10 +4,10 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -174,7 +174,7 @@ func TestBuilder_Choose(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			b := newBench(t, strings.Fields(tt.programs)...)
-			for _, program := range strings.Fields(tt.broken) {
+			for program := range strings.FieldsSeq(tt.broken) {
 				b.put(filepath.Join(b.bin, program+".broken"), "a line\n"+program+" is broken\n", 0o600)
 			}
 			got, _, err := b.builder(tt.forced).Choose(t.Context(), []images.Build{b.asset(nil), b.asset(tt.change)})
@@ -307,7 +307,7 @@ func TestBuild_KeyTellsSourcesApart(t *testing.T) {
 		b.asset(nil), b.asset(everything), b.asset(func(s *assembly.ImageSource) { s.Target = "x" }),
 		b.asset(func(s *assembly.ImageSource) { s.Executable = []string{"x"} }),
 	} {
-		require.NotContains(t, seen, build.Key(), fmt.Sprint(i))
+		require.NotContains(t, seen, build.Key(), strconv.Itoa(i))
 		seen[build.Key()] = i
 		again := build
 		again.Name, again.Assembly = "other", "elsewhere"

@@ -131,7 +131,7 @@ func (r *Registry) tagged(ctx context.Context, d Destination) (bool, error) {
 }
 
 // login returns the registry's user and password.
-func (r *Registry) login(ctx context.Context, d Destination) (authn.Authenticator, error) {
+func (r *Registry) login(ctx context.Context, d Destination) (authn.AuthConfig, error) {
 	token, err := r.ask("token "+d.Session+" "+d.AWS.Region, func() (string, error) {
 		out, err := ecr.NewFromConfig(d.AWS).GetAuthorizationToken(ctx, &ecr.GetAuthorizationTokenInput{})
 		if err != nil {
@@ -145,15 +145,15 @@ func (r *Registry) login(ctx context.Context, d Destination) (authn.Authenticato
 		return token, nil
 	})
 	if err != nil {
-		return nil, err
+		return authn.AuthConfig{}, err
 	}
 	plain, err := base64.StdEncoding.DecodeString(token)
 	user, password, ok := strings.Cut(string(plain), ":")
 	if err != nil || !ok {
-		return nil, fault.Newf(fault.System, fault.AWSRejected, d.op(), "", "the registry gave a token of an unknown form")
+		return authn.AuthConfig{}, fault.Newf(fault.System, fault.AWSRejected, d.op(), "", "the registry gave a token of an unknown form")
 	}
 	r.hide(password)
-	return authn.FromConfig(authn.AuthConfig{Username: user, Password: password}), nil
+	return authn.AuthConfig{Username: user, Password: password}, nil
 }
 
 // Push sends an image and returns false if it turned out to be there already:
@@ -175,7 +175,7 @@ func (r *Registry) Push(ctx context.Context, image *Image, d Destination) (bool,
 	if err != nil {
 		return false, fault.Wrap(fault.User, fault.AssetFailed, d.op(), "", err)
 	}
-	err = remote.Write(reference, image.image, remote.WithContext(ctx), remote.WithAuth(auth), remote.WithJobs(layersAtOnce),
+	err = remote.Write(reference, image.image, remote.WithContext(ctx), remote.WithAuth(authn.FromConfig(auth)), remote.WithJobs(layersAtOnce),
 		remote.WithUserAgent("aphex/"+version.Get().Version))
 	if err == nil {
 		return true, nil

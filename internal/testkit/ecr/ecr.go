@@ -142,7 +142,8 @@ func (r *Registry) Data() http.Handler {
 		if r.tags[repository+":"+tag] != "" {
 			w.Header().Set("Content-Type", "application/json")
 			w.WriteHeader(http.StatusBadRequest)
-			_, _ = fmt.Fprintf(w, `{"errors": [{"code": "TAG_INVALID", "message": "The image tag '%s' already exists in the '%s' repository and cannot be overwritten because the repository is immutable."}]}`, tag, repository)
+			message := fmt.Sprintf("The image tag '%s' already exists in the '%s' repository and cannot be overwritten because the repository is immutable.", tag, repository)
+			_ = json.NewEncoder(w).Encode(map[string]any{"errors": []any{map[string]string{"code": "TAG_INVALID", "message": message}}})
 			return
 		}
 		digest := &header{ResponseWriter: w}

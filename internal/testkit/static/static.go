@@ -3,6 +3,7 @@
 package static
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
@@ -10,7 +11,7 @@ import (
 )
 
 // Build compiles the source of a Go program and returns the executable.
-func Build(source string) (_ string, err error) {
+func Build(ctx context.Context, source string) (_ string, err error) {
 	dir, err := os.MkdirTemp("", "aphex-static-")
 	if err != nil {
 		return "", err
@@ -20,7 +21,7 @@ func Build(source string) (_ string, err error) {
 	if err := os.WriteFile(file, []byte(source), 0o600); err != nil {
 		return "", err
 	}
-	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", out, file)
+	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", out, file)
 	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux")
 	if said, err := build.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build a program: %w: %s", err, said)
