@@ -154,7 +154,7 @@ func Fault(ctx context.Context, err error, op string) error {
 	// A request that the end of ctx broke off has the cause of that in its
 	// chain, wrapped in what only the SDK's authors read.
 	_, requested := errors.AsType[*smithy.OperationError](err)
-	if _, ok := errors.AsType[*fault.Fault](err); ok && !(requested && ctx.Err() != nil) {
+	if _, ok := errors.AsType[*fault.Fault](err); ok && (!requested || ctx.Err() == nil) {
 		return err
 	}
 	switch {

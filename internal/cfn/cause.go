@@ -126,13 +126,14 @@ func (h *history) explainStack(status Status, stackReason string) explanation {
 		if !h.stacks[i] || e.Reason == "" || !strings.Contains(e.Status, "ROLLBACK") && !strings.HasSuffix(e.Status, "_FAILED") {
 			continue
 		}
+		said := brief(e.Reason)
 		if depth := h.depths[i]; depth > 0 {
 			if ids := strings.Split(e.LogicalID, "/"); len(ids) > depth { // of the nested stack itself
 				e.LogicalID, e.Path = strings.Join(ids[:depth], "/"), ""
 			}
-			text += ": nested stack " + e.name()
+			said = "nested stack " + e.name() + ": " + said
 		}
-		return explanation{text + ": " + brief(e.Reason), remedyFor(e.Reason)}
+		return explanation{text + ": " + said, remedyFor(e.Reason)}
 	}
 	if stackReason != "" {
 		return explanation{text + ": " + brief(stackReason), remedyFor(stackReason)}

@@ -200,7 +200,7 @@ func (o *operation) done(ctx context.Context) (Result, error) {
 		return Result{}, err
 	}
 	if stack == nil {
-		return Result{}, o.disappeared()
+		return Result{}, o.disappeared(nil)
 	}
 	if o.state.Executing {
 		if err := o.watcher(o.state.Stack, time.Time{}).poll(ctx); err != nil {
@@ -210,13 +210,12 @@ func (o *operation) done(ctx context.Context) (Result, error) {
 	return o.result(stack), nil
 }
 
-func (o *operation) disappeared(deletion ...Event) error {
+// disappeared is the fault for a stack that is gone; deletion is when somebody
+// began that, nil if it was not seen.
+func (o *operation) disappeared(deletion *Event) error {
 	text := "the stack was deleted meanwhile"
-	for _, e := range deletion {
-		text += fmt.Sprintf("; %s at %s", e.Status, e.Time.UTC().Format(time.TimeOnly+"Z"))
-		if e.Reason != "" {
-			text += ": " + brief(e.Reason)
-		}
+	if deletion != nil {
+		text += fmt.Sprintf("; %s at %s: %s", deletion.Status, deletion.Time.UTC().Format(time.TimeOnly+"Z"), orNone(deletion.Reason))
 	}
 	return fault.Newf(fault.User, fault.StackFailed, o.op, "Find out who deleted the stack, then retry the run", "%s", text)
 }

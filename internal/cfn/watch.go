@@ -39,8 +39,8 @@ type watcher struct {
 	// final is the stack's status as its last event has it.
 	final   Status
 	finalAt time.Time
-	// deletion is when somebody began to delete the stack.
-	deletion []Event
+	// deletion is when somebody began to delete the stack; nil if nobody has.
+	deletion *Event
 	began    bool
 	looked   time.Time
 	started  time.Time
@@ -82,7 +82,7 @@ func (o *operation) joinUnseen(ctx context.Context) (Result, error) {
 		return Result{}, err
 	}
 	if stack == nil {
-		return Result{}, o.disappeared()
+		return Result{}, o.disappeared(nil)
 	}
 	w := o.watcher(o.state.Stack, time.Time{})
 	if err := w.poll(ctx); err != nil {
@@ -175,7 +175,7 @@ func (w *watcher) look(ctx context.Context) (*cfntypes.Stack, Status, error) {
 	}
 	out, err := w.o.d.stacks.DescribeStacks(ctx, &cfnsdk.DescribeStacksInput{StackName: aws.String(w.follows[0].arn)})
 	if awserr.StackNotFound(err) || err == nil && (len(out.Stacks) == 0 || Status(out.Stacks[0].StackStatus).Deleted()) {
-		return nil, "", w.o.disappeared(w.deletion...)
+		return nil, "", w.o.disappeared(w.deletion)
 	}
 	if err != nil {
 		return nil, "", err
@@ -304,7 +304,8 @@ func (f *follow) depth(nests bool) int {
 // noticeDeletion keeps when somebody began to delete the root stack.
 func (w *watcher) noticeDeletion(f *follow, e cfntypes.StackEvent) {
 	if e.ResourceStatus == cfntypes.ResourceStatusDeleteInProgress && aws.ToString(e.PhysicalResourceId) == aws.ToString(e.StackId) {
-		w.deletion = []Event{w.event(f, e)}
+		begun := w.event(f, e)
+		w.deletion = &begun
 	}
 }
 
