@@ -79,12 +79,13 @@ type world struct {
 	t      *testing.T
 	target string // account
 	dir    string // of the checkout
+	tmp    string // for temporary files of the binary
 }
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	need.Require(t, need.Emulator)
-	w := &world{t: t, proxy: newProxy(t), target: fmt.Sprintf("9%011d", targets.Add(1)), dir: t.TempDir()}
+	w := &world{t: t, proxy: newProxy(t), target: fmt.Sprintf("9%011d", targets.Add(1)), dir: t.TempDir(), tmp: t.TempDir()}
 	require.NoError(t, shared.QuickBootstrap(t.Context(), w.target, region, []string{account}))
 	w.write("aphex-config.yaml", fmt.Sprintf("version: \"1.0\"\nbuild:\n  commands: [\"true\"]\nenvironments:\n- name: dev\n  region: %s\n  account: %q\n  stacks:\n  - {name: shop-data, path: infra}\n  - {name: shop-api, path: infra}\n", region, w.target))
 	w.write("infra/cdk.json", `{"app": "sh app.sh"}`)
@@ -118,7 +119,8 @@ func (w *world) command(args ...string) (cmd *exec.Cmd, stdout, stderr *bytes.Bu
 	cmd = exec.CommandContext(w.t.Context(), built, append([]string{"diff"}, args...)...)
 	stdout, stderr = &bytes.Buffer{}, &bytes.Buffer{}
 	cmd.Dir, cmd.Stdout, cmd.Stderr = w.dir, stdout, stderr
-	cmd.Env = append(shared.Environment(w.url, account, region), "XDG_CACHE_HOME="+filepath.Join(w.dir, ".cache"))
+	cmd.Env = append(shared.Environment(w.url, account, region), "XDG_CACHE_HOME="+filepath.Join(w.dir, ".cache"),
+		"TMPDIR="+w.tmp) // a killed process leaves its folder there
 	return cmd, stdout, stderr
 }
 
