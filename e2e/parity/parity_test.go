@@ -82,7 +82,8 @@ func TestChains_EveryStateIsComparedOnce(t *testing.T) {
 func TestReport_Markdown(t *testing.T) {
 	t.Parallel()
 	r := Report{Results: []Result{
-		{Cell: Cell{"shop", Absent}}, {Cell: Cell{"shop", Review}, Differences: []Difference{{Path: "a"}, {Path: "b", Allowed: "meant"}}},
+		{Cell: Cell{"shop", Absent}},
+		{Cell: Cell{"shop", Review}, Differences: []Difference{{Path: "a"}, {Path: "b", Allowed: "meant"}}},
 		{Cell: Cell{"plain", Absent}, Err: io.EOF},
 	}}
 	var out strings.Builder
