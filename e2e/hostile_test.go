@@ -61,7 +61,7 @@ func TestHostileCommands(t *testing.T) {
 	cfg := config([]string{". ./ledger.sh; did build", ". ./hostile.sh"}, dev("hostile", "bash hostile-later.sh", ". ./ledger.sh; did test"))
 	write := map[string]string{pipeline.DefaultFile: cfg}
 	for _, name := range []string{"hostile.sh", "hostile-later.sh"} {
-		text, err := os.ReadFile(filepath.Join("testdata", name)) //nolint:gosec // G304: of the test
+		text, err := os.ReadFile(filepath.Join("testdata", name))
 		require.NoError(t, err)
 		write[name] = string(text)
 	}

@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"encoding/json"
+	"maps"
 	"os"
 	"regexp"
 	"strings"
@@ -163,9 +164,7 @@ func drive(t *testing.T, l *lab.Lab, s scenario) {
 	channels := "notifications: [{type: webhook, target: \"ssm:/e2e/hook-" + s.name + "\"}]\n"
 	ctx := limited(t)
 	change := map[string]string{pipeline.DefaultFile: good(s.name, channels)}
-	for path, text := range s.write(t, s.name, channels) {
-		change[path] = text
-	}
+	maps.Copy(change, s.write(t, s.name, channels))
 	commit, err := p.Push(ctx, gitserver.Change{Message: "break it", Write: change})
 	require.NoError(t, err)
 	require.NoError(t, p.Apply(ctx, []byte(good(s.name, channels))))
@@ -278,7 +277,7 @@ func TestScenarios_AreTheRowsOfTheirPage(t *testing.T) {
 	require.NoError(t, err)
 	var sources strings.Builder
 	for _, file := range []string{"scenarios_test.go", "reports_test.go", "outages_test.go", "failures_test.go", "notify_test.go", "successor_test.go", "selfmod_test.go"} {
-		text, err := os.ReadFile(file) //nolint:gosec // G304: a list of this test's
+		text, err := os.ReadFile(file)
 		require.NoError(t, err)
 		sources.Write(text)
 	}

@@ -46,7 +46,7 @@ const (
 	workerRoot = "/workspace"
 	// buildSecretsDir is where the generated template mounts the Secrets that
 	// build commands may be given, each as a folder.
-	buildSecretsDir = "/var/run/secrets/aphex/build"
+	buildSecretsDir = "/var/run/secrets/aphex/build" //nolint:gosec // G101: a folder
 )
 
 func newPlugin() *cobra.Command {

@@ -187,15 +187,11 @@ func (k *Keeper) relay(in *tar.Reader, out *tar.Writer, rename func(string) (str
 			return content, err
 		}
 		name, err := rename(strings.TrimSuffix(h.Name, "/"))
-		switch {
-		case err != nil:
+		if err == nil {
+			err = k.check(h, entries, content)
+		}
+		if err != nil {
 			return content, err
-		case entries > k.entries:
-			return content, fmt.Errorf("it has more than %d files", k.entries)
-		case h.Size < 0 || worker.IsSparse(h) || h.Typeflag != tar.TypeReg && h.Typeflag != tar.TypeDir && h.Typeflag != tar.TypeSymlink:
-			return content, fmt.Errorf("%w: %q has type %q", errUnsafe, h.Name, h.Typeflag)
-		case h.Size > k.content-content:
-			return content, fmt.Errorf("its files have more than %s", bytesize.Format(k.content))
 		}
 		copied := &tar.Header{
 			Typeflag: h.Typeflag, Name: name, Linkname: h.Linkname, Size: h.Size,
@@ -215,6 +211,20 @@ func (k *Keeper) relay(in *tar.Reader, out *tar.Writer, rename func(string) (str
 			return content, fmt.Errorf("%q has the value of a secret of build.secrets", name)
 		}
 	}
+}
+
+// check refuses an entry of a type that no cache has, and what goes beyond the
+// limits; entries and content are those so far.
+func (k *Keeper) check(h *tar.Header, entries int, content int64) error {
+	switch {
+	case entries > k.entries:
+		return fmt.Errorf("it has more than %d files", k.entries)
+	case h.Size < 0 || worker.IsSparse(h) || h.Typeflag != tar.TypeReg && h.Typeflag != tar.TypeDir && h.Typeflag != tar.TypeSymlink:
+		return fmt.Errorf("%w: %q has type %q", errUnsafe, h.Name, h.Typeflag)
+	case h.Size > k.content-content:
+		return fmt.Errorf("its files have more than %s", bytesize.Format(k.content))
+	}
+	return nil
 }
 
 // bounded is a reader that fails beyond a number of bytes.

@@ -76,7 +76,7 @@ func (b *bench) write(root, path, content string) {
 	b.t.Helper()
 	full := filepath.Join(root, path)
 	require.NoError(b.t, os.MkdirAll(filepath.Dir(full), 0o750))
-	require.NoError(b.t, os.WriteFile(full, []byte(content), 0o640)) //nolint:gosec // G306: a mode to be kept
+	require.NoError(b.t, os.WriteFile(full, []byte(content), 0o640))
 }
 
 // install is what a package manager does.
@@ -84,7 +84,7 @@ func (b *bench) install(root string) {
 	b.write(root, "source/app/node_modules/left-pad/index.js", "pad")
 	b.write(root, "home/.npm/_cacache/index", "known")
 	require.NoError(b.t, os.Symlink("../left-pad/index.js", filepath.Join(root, "source/app/node_modules/.bin")))
-	require.NoError(b.t, os.Chmod(filepath.Join(root, "source/app/node_modules/left-pad/index.js"), 0o750)) //nolint:gosec // G302: a mode to be kept
+	require.NoError(b.t, os.Chmod(filepath.Join(root, "source/app/node_modules/left-pad/index.js"), 0o750))
 }
 
 // keys are those of the caches in the bucket.
@@ -228,7 +228,7 @@ func TestCache_DamagedObjectIsNotUsed(t *testing.T) {
 	b := newBench(t)
 	b.build(b.install)
 	path := filepath.Join(b.dir, filepath.FromSlash(b.keys()[0]))
-	content, err := os.ReadFile(path) //nolint:gosec // G304: of the test
+	content, err := os.ReadFile(path)
 	require.NoError(t, err)
 	content[len(content)/2] ^= 1
 	require.NoError(t, os.WriteFile(path, content, 0o600))

@@ -29,11 +29,11 @@ func TestCache_Limits(t *testing.T) {
 			p := pod.New(t, pod.Config{})
 			dir := filepath.Join(p.Root, "home/.npm")
 			keeper := New(Config{Worker: p.Worker, Store: p.Objects, Commit: fixed{}})
-			build := func(k *Keeper, make bool) string {
+			build := func(k *Keeper, keep bool) string {
 				var log bytes.Buffer
 				require.NoError(t, os.RemoveAll(dir))
 				b := k.Restore(t.Context(), Scope{Pipeline: "shop", Branch: "main"}, list, nil, &log)
-				if make {
+				if keep {
 					require.NoError(t, os.MkdirAll(dir, 0o750))
 					for _, file := range []string{"a", "b"} {
 						require.NoError(t, os.WriteFile(filepath.Join(dir, file), []byte(file+string(bytes.Repeat([]byte("0123456789"), 20))), 0o600))

@@ -60,7 +60,7 @@ const (
 	patternKey      = `[A-Za-z0-9._-]{1,253}`
 	patternVariable = `[A-Za-z_][A-Za-z0-9_]{0,127}`
 	patternValue    = `[A-Za-z0-9 ._~:/@%+,;=*?!#$&|()\[\]-]{0,1000}`
-	patternSecret   = `(?:secretsmanager|ssm):[A-Za-z0-9/_+=.@:-]{1,512}|kubernetes:[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?` //nolint:gosec // G101: a pattern
+	patternSecret   = `(?:secretsmanager|ssm):[A-Za-z0-9/_+=.@:-]{1,512}|kubernetes:[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?`
 	patternURL      = `[a-z]+://[A-Za-z0-9._~:/@%+\[\]-]+`
 )
 

@@ -26,7 +26,7 @@ func newReader(t *testing.T) (*secretref.Reader, *redact.Redactor) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		var in struct {
 			SecretID string `json:"SecretId"`
-			Name     string
+			Name     string `json:"Name"`
 		}
 		_ = json.NewDecoder(r.Body).Decode(&in) // an incomplete one names nothing
 		w.Header().Set("Content-Type", "application/x-amz-json-1.1")

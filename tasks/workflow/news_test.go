@@ -41,6 +41,15 @@ func TestGenerate_ReconcileFindsTheChannels(t *testing.T) {
 	}
 }
 
+// mounting is what a container of the pod mounts.
+type mounting struct {
+	Name         string `json:"name"`
+	VolumeMounts []struct {
+		Name      string `json:"name"`
+		MountPath string `json:"mountPath"`
+	} `json:"volumeMounts"`
+}
+
 // Secrets of build commands are the sidecar's to read, and nobody else's.
 func TestGenerate_BuildSecretsAreMountedInTheSidecarAlone(t *testing.T) {
 	t.Parallel()
@@ -50,17 +59,15 @@ func TestGenerate_BuildSecretsAreMountedInTheSidecarAlone(t *testing.T) {
 		data, err := workflow.Generate(cfg, inst)
 		require.NoError(t, err)
 		var pod struct {
-			InitContainers, Containers []struct {
-				Name         string
-				VolumeMounts []struct{ Name, MountPath string }
-			}
-			Volumes []struct {
-				Name   string
+			InitContainers []mounting `json:"initContainers"`
+			Containers     []mounting `json:"containers"`
+			Volumes        []struct {
+				Name   string `json:"name"`
 				Secret struct {
-					SecretName string
-					Optional   bool
-				}
-			}
+					SecretName string `json:"secretName"`
+					Optional   bool   `json:"optional"`
+				} `json:"secret"`
+			} `json:"volumes"`
 		}
 		require.NoError(t, json.Unmarshal([]byte(decode(t, data).Spec.PodSpecPatch), &pod))
 		volume := ""
