@@ -21,7 +21,7 @@ import (
 // what each depends on, and lists them all.
 func (s *stage) graph(concurrency int, order []string, dependencies map[string][]string) {
 	s.t.Helper()
-	artifacts, listed := map[string]any{}, ""
+	artifacts, listed := map[string]any{}, strings.Builder{}
 	s.files = map[string]string{}
 	for _, id := range order {
 		artifacts[id] = map[string]any{
@@ -29,12 +29,12 @@ func (s *stage) graph(concurrency int, order []string, dependencies map[string][
 			"properties": map[string]any{"templateFile": id + ".json", "stackName": s.prefix + "-" + id},
 		}
 		s.files[id+".json"] = waiting
-		listed += fmt.Sprintf("  - {name: %s, path: infra}\n", id)
+		_, _ = fmt.Fprintf(&listed, "  - {name: %s, path: infra}\n", id)
 	}
 	text, err := json.Marshal(map[string]any{"version": "55.0.0", "artifacts": artifacts})
 	require.NoError(s.t, err)
 	s.files["manifest.json"] = string(text)
-	s.config = fmt.Sprintf("version: \"1.0\"\nbuild:\n  commands: [\"true\"]\nenvironments:\n- name: dev\n  region: %s\n  account: \"%s\"\n  concurrency: %d\n  stacks:\n%s", region, target, concurrency, listed)
+	s.config = fmt.Sprintf("version: \"1.0\"\nbuild:\n  commands: [\"true\"]\nenvironments:\n- name: dev\n  region: %s\n  account: \"%s\"\n  concurrency: %d\n  stacks:\n%s", region, target, concurrency, listed.String())
 	s.base = target
 }
 

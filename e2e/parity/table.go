@@ -77,13 +77,11 @@ func (r *Report) Markdown(out io.Writer) error {
 		verdicts[result.Cell] = strings.ToLower(result.Verdict())
 	}
 	var text strings.Builder
-	header, rule, sums := "| app |", "| --- |", "| compared |"
+	text.WriteString("| app |")
 	for _, state := range States() {
-		header += " " + string(state) + " |"
-		rule += " --- |"
-		sums += fmt.Sprintf(" %d |", count[state])
+		fmt.Fprintf(&text, " %s |", state)
 	}
-	fmt.Fprintf(&text, "%s\n%s\n", header, rule)
+	text.WriteString("\n| --- |" + strings.Repeat(" --- |", len(States())) + "\n")
 	for _, app := range slices.Sorted(maps.Keys(apps)) {
 		fmt.Fprintf(&text, "| %s |", app)
 		for _, state := range States() {
@@ -91,7 +89,11 @@ func (r *Report) Markdown(out io.Writer) error {
 		}
 		text.WriteString("\n")
 	}
-	fmt.Fprintf(&text, "%s\n\n%d apps: %d compared, %d different\n", sums, len(apps), len(r.Results), r.Different())
+	text.WriteString("| compared |")
+	for _, state := range States() {
+		fmt.Fprintf(&text, " %d |", count[state])
+	}
+	fmt.Fprintf(&text, "\n\n%d apps: %d compared, %d different\n", len(apps), len(r.Results), r.Different())
 	_, err := io.WriteString(out, text.String())
 	return err
 }

@@ -14,6 +14,7 @@ import (
 //go:embed media.types
 var mediaTypes string
 
+//nolint:gochecknoglobals // read once, never changed
 var typesByExtension = sync.OnceValue(func() map[string]string {
 	types := map[string]string{}
 	for line := range strings.Lines(mediaTypes) {

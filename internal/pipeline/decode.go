@@ -115,7 +115,7 @@ func whole(c cursor) int {
 	case int64:
 		return int(value)
 	case uint64:
-		return int(value) //nolint:gosec // the schema bounds it
+		return int(value)
 	case float64:
 		return int(value)
 	}

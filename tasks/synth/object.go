@@ -15,6 +15,8 @@ import (
 // object is a JSON object with its keys in order and its numbers as they were
 // written: an app may write what it is given into a template as text. The zero
 // object is empty; a copy shares its entries.
+//
+//nolint:recvcheck // objects are values in maps and lists, and are written as such
 type object struct {
 	keys   []string
 	values map[string]any // string, bool, json.Number, nil, object, []any
@@ -87,6 +89,9 @@ func decodeObject(data []byte) (object, error) {
 	decoder := json.NewDecoder(bytes.NewReader(data))
 	decoder.UseNumber()
 	value, err := decodeValue(decoder)
+	if errors.Is(err, io.EOF) {
+		err = io.ErrUnexpectedEOF
+	}
 	if err != nil {
 		return object{}, err
 	}

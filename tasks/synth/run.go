@@ -108,7 +108,8 @@ func (s *synthesis) withCode(ctx context.Context, output string, failure error) 
 func (s *synthesis) resolveCommand(ctx context.Context, source string) (command, folder string, err error) {
 	command = s.project.command
 	first, rest, _ := strings.Cut(strings.TrimSpace(command), " ")
-	for _, name := range []string{command, first} {
+	for _, try := range []struct{ name, arguments string }{{command, ""}, {first, rest}} {
+		name := try.name
 		full := path.Join(source, name)
 		if path.IsAbs(name) || !strings.HasPrefix(full, worker.SourceDir+"/") || strings.ContainsRune(name, 0) {
 			continue
@@ -124,15 +125,11 @@ func (s *synthesis) resolveCommand(ctx context.Context, source string) (command,
 			continue
 		}
 		mode := entries[0].Mode
-		switch {
-		case mode.IsDir() && name == command:
+		if mode.IsDir() && name == command {
 			return "", full, nil
-		case mode.IsRegular() && mode.Perm()&0o111 == 0 && path.Ext(name) == ".js":
-			script := "node " + quote(name)
-			if name == first && rest != "" && name != command {
-				script += " " + rest
-			}
-			return script, "", nil
+		}
+		if mode.IsRegular() && mode.Perm()&0o111 == 0 && path.Ext(name) == ".js" {
+			return strings.TrimRight("node "+quote(name)+" "+try.arguments, " "), "", nil
 		}
 	}
 	return command, "", nil
