@@ -16,15 +16,15 @@ import (
 // What CloudFormation is asked in one account and region. AWS does not publish
 // the limits, which differ between operations and accounts: what is too much
 // shows, and is halved until it is not. Watching 32 stacks takes 22 requests a
-// second; more than that would be at the cost of others in the account.
+// second; the CDK CLI sends up to a hundred when it deploys ten at a time.
 const (
-	requestRate  rate.Limit = 30 // a second
+	requestRate  rate.Limit = 100 // a second
 	requestBurst            = 50
 	slowestRate  rate.Limit = 1
 	// slowBy is what is left of the rate after a throttled answer, recoverBy
 	// what each good answer adds to it.
 	slowBy               = 0.5
-	recoverBy rate.Limit = 0.5
+	recoverBy rate.Limit = 1
 	// slowEvery is how often it is slowed down at most: the answers to one
 	// burst are one sign.
 	slowEvery = time.Second
