@@ -374,7 +374,7 @@ func TestStage_FailureLeavesLaterStacksUntouched(t *testing.T) {
 	s := newStage(t, emulator(t))
 	s.replace("data.template.json", `"Type": "String", "Name"`, `"Type": "Bogus", "Name"`)
 	s.replace("manifest.json", `"displayName": "PREFIX-data",`, `"displayName": "PREFIX-data", "metadata": {"/PREFIX-data/Param/Resource": [
-	  {"type": "aws:cdk:creationStack", "data": ["new Parameter (/work/source/node_modules/aws-cdk-lib/x.js:1:1)", "<anonymous> (/work/source/bin/shop.ts:5:15)"]}]},`)
+	  {"type": "aws:cdk:creationStack", "data": ["new Parameter (/workspace/source/node_modules/aws-cdk-lib/x.js:1:1)", "<anonymous> (/workspace/source/bin/shop.ts:5:15)"]}]},`)
 	_, err := s.run("b")
 	require.ErrorIs(t, err, &fault.Fault{Reason: fault.StackFailed, Err: errors.New("stack")})
 	require.Contains(t, fault.Message(err), s.expand("resource PREFIX-data/Param/Resource [Param] (AWS::SSM::Parameter, made at bin/shop.ts:5:15)"))

@@ -91,7 +91,7 @@ func frames(data json.RawMessage) []string {
 }
 
 // lineOf returns file, line and column of a frame such as "vary
-// (/work/kit.ts:15:3)"; empty for a frame of a library or of the runtime.
+// (/app/kit.ts:15:3)"; empty for a frame of a library or of the runtime.
 func lineOf(frame string) string {
 	place := strings.TrimPrefix(strings.TrimSpace(frame), "at ")
 	if i := strings.LastIndexByte(place, '('); i >= 0 {
@@ -128,7 +128,7 @@ type Resources struct {
 }
 
 // Source returns the place in the app that made a resource, such as
-// "/work/bin/shop.ts:12:3"; empty if the app does not say. It takes what Path
+// "/app/bin/shop.ts:12:3"; empty if the app does not say. It takes what Path
 // takes.
 func (r *Resources) Source(logicalIDs ...string) string {
 	if path := r.Path(logicalIDs...); path != "" {

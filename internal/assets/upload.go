@@ -30,23 +30,17 @@ type encryption struct {
 
 // bucketEncryption reads a bucket's default encryption once, whoever asks.
 func (p *Publisher) bucketEncryption(ctx context.Context, client *s3.Client, bucket string) (encryption, error) {
-	p.mu.Lock()
-	known, ok := p.encryption[bucket]
-	p.mu.Unlock()
-	if ok {
-		return known, nil
-	}
 	found, err, _ := p.reading.Do(bucket, func() (any, error) { return p.readEncryption(ctx, client, bucket) })
 	if err != nil {
 		return encryption{}, err
 	}
-	known, _ = found.(encryption) // it is one
+	known, _ := found.(encryption) // it is one
 	return known, nil
 }
 
 func (p *Publisher) readEncryption(ctx context.Context, client *s3.Client, bucket string) (encryption, error) {
 	p.mu.Lock()
-	known, ok := p.encryption[bucket] // read while this one waited for its turn
+	known, ok := p.encryption[bucket]
 	p.mu.Unlock()
 	if ok {
 		return known, nil

@@ -111,7 +111,7 @@ func (o *operation) create(ctx context.Context, live *cfntypes.Stack, values par
 		return &changeSet{arn: o.state.ChangeSet, stack: o.state.Stack, status: cfntypes.ChangeSetStatusCreatePending, description: aws.ToString(in.Description)}, nil
 	case awserr.AlreadyExists(err), awserr.StackBusy(err):
 		return nil, o.collided(ctx, err)
-	case awserr.Code(err) == "ValidationError", awserr.Code(err) == "InsufficientCapabilitiesException", awserr.Code(err) == "LimitExceededException":
+	case refusedChangeSet(err):
 		return nil, fault.Newf(fault.User, fault.ChangeSetFailed, o.op, "", "CloudFormation refuses the change set: %w", awserr.Brief(err))
 	default:
 		return nil, awserr.Fault(ctx, err, o.op+": create a change set")
@@ -338,6 +338,12 @@ func (o *operation) liveTemplate(ctx context.Context, live *cfntypes.Stack) ([]b
 		return nil, awserr.Fault(ctx, err, o.op+": read the live template")
 	}
 	return []byte(aws.ToString(out.TemplateBody)), nil
+}
+
+// refusedChangeSet reports whether CloudFormation takes no change set of what
+// it was given.
+func refusedChangeSet(err error) bool {
+	return slices.Contains([]string{"ValidationError", "InsufficientCapabilitiesException", "LimitExceededException"}, awserr.Code(err))
 }
 
 // madeFromSameInputs reports whether the last executed change set of the stack

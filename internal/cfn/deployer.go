@@ -131,10 +131,15 @@ func New(cfg Config) *Deployer {
 	if cfg.Budget == nil {
 		cfg.Budget = newBudget()
 	}
-	client := cfnsdk.NewFromConfig(cfg.AWS, func(o *cfnsdk.Options) {
-		o.Retryer, o.APIOptions = cfg.Retryer, append(o.APIOptions, cfg.Budget.attach)
-	})
+	client := cfg.client()
 	return &Deployer{stacks: client, changeSets: client, rollbacks: client, diagnosis: client, cfg: cfg, region: cfg.AWS.Region}
+}
+
+// client sends requests with the retries and within the budget of c.
+func (c Config) client() *cfnsdk.Client {
+	return cfnsdk.NewFromConfig(c.AWS, func(o *cfnsdk.Options) {
+		o.Retryer, o.APIOptions = c.Retryer, append(o.APIOptions, c.Budget.attach)
+	})
 }
 
 // Output returns one output of a stack; ok is false if the stack or the

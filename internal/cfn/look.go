@@ -32,9 +32,7 @@ type Previewer struct {
 // events.
 func NewPreviewer(cfg Config) *Previewer {
 	d := New(cfg)
-	return &Previewer{d: d, stacks: cfnsdk.NewFromConfig(cfg.AWS, func(o *cfnsdk.Options) {
-		o.Retryer, o.APIOptions = d.cfg.Retryer, append(o.APIOptions, d.cfg.Budget.attach)
-	})}
+	return &Previewer{d: d, stacks: d.cfg.client()}
 }
 
 // Live is a stack as CloudFormation has it.

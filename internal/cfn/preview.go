@@ -197,7 +197,7 @@ func (v *preview) ask(ctx context.Context, request *cfnsdk.CreateChangeSetInput)
 	_, err := v.d.changeSets.CreateChangeSet(whole, request)
 	switch {
 	case err == nil, awserr.AlreadyExists(err): // ours, whose answer was lost: told by its description
-	case awserr.Code(err) == "ValidationError", awserr.Code(err) == "InsufficientCapabilitiesException", awserr.Code(err) == "LimitExceededException":
+	case refusedChangeSet(err):
 		return Preview{Status: PreviewFailed, Reason: awserr.Brief(err).Error()}, nil
 	default:
 		return Preview{}, awserr.Fault(ctx, err, v.op+": create a change set")

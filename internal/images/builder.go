@@ -249,7 +249,7 @@ func (b *Builder) run(ctx context.Context, build Build, cmd worker.Command, what
 		return fmt.Errorf("%s: %s: %w", build.op(), what, err)
 	case exit.Code != 0:
 		return fault.Newf(fault.User, fault.ImageBuildFailed, build.op(), "See the output of the build in the log; the same Dockerfile fails with `"+path.Base(cmd.Argv[0])+" build`, too",
-			"%s ended with exit code %d; %s", what, exit.Code, lastLines(exit.Tail))
+			"%s ended with exit code %d; %s", what, exit.Code, exit.LastLines())
 	case exit.Warning != "":
 		_, err = fmt.Fprintf(out, "warning: %s\n", exit.Warning)
 	}
@@ -295,24 +295,4 @@ func lastLine(tail []byte) string {
 		return "its last line is too long to be shown here"
 	}
 	return text
-}
-
-// lastLines is the end of a build's output, in whole lines: a secret that is
-// cut is no longer known as one.
-func lastLines(tail []byte) string {
-	const lines, size = 12, 1200
-	text := strings.TrimSpace(strings.ToValidUTF8(string(tail), "�"))
-	if text == "" {
-		return "it printed nothing"
-	}
-	all := strings.Split(text, "\n")
-	text = strings.Join(all[max(0, len(all)-lines):], "\n")
-	if len(text) > size {
-		_, whole, ok := strings.Cut(text[len(text)-size:], "\n")
-		if !ok {
-			return "its last line is too long to be shown here"
-		}
-		text = "…\n" + whole
-	}
-	return "its last output: " + text
 }

@@ -122,7 +122,7 @@ func (s *synthesis) runCommandLine(ctx context.Context, source, program string, 
 	maps.Copy(env, map[string]string{"CI": "true", "CDK_DISABLE_CLI_TELEMETRY": "true", "CDK_VALIDATION": "false"})
 	exit, err := s.worker.Exec(limited, worker.Command{Argv: argv, Dir: source, Env: env, Grace: s.config.Grace}, s.out)
 	if err == nil && exit.Code != 0 {
-		err = fmt.Errorf("it ended with %s; %s", outcome(exit), lastLines(exit.Tail))
+		err = fmt.Errorf("it ended with %s; %s", outcome(exit), exit.LastLines())
 	}
 	return errors.Join(err, s.worker.Remove(context.WithoutCancel(ctx), path.Dir(s.scratch), []string{path.Base(s.scratch)}))
 }

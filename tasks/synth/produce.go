@@ -46,7 +46,7 @@ func (s *synthesis) produce(ctx context.Context, dir string, selected []*assembl
 			return fmt.Errorf("%s: make asset %s: %w", s.request.op(), f.DisplayName, err)
 		case exit.Code != 0:
 			return fault.Newf(fault.User, fault.AssetFailed, s.request.op(), "The program must print the path of a file it has made, and nothing else",
-				"the program of asset %s (%v) ended with %s; %s", f.DisplayName, f.Executable, outcome(exit), lastLines(exit.Tail))
+				"the program of asset %s (%v) ended with %s; %s", f.DisplayName, f.Executable, outcome(exit), exit.LastLines())
 		}
 	}
 	return s.fetchProduced(ctx, dir, path.Dir(assembly.FileAsset{}.ProducedPath()))

@@ -6,7 +6,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"unicode/utf8"
 
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
@@ -127,15 +126,4 @@ func TestSplitContext(t *testing.T) {
 		}
 		require.Equal(t, context, together)
 	})
-}
-
-func TestLastLines(t *testing.T) {
-	t.Parallel()
-	rapid.Check(t, func(t *rapid.T) {
-		text := lastLines(rapid.SliceOfN(rapid.Byte(), 0, 5000).Draw(t, "tail"))
-		require.LessOrEqual(t, len(text), 1300)
-		require.True(t, utf8.ValidString(text))
-	})
-	require.Equal(t, "it printed nothing", lastLines([]byte(" \n")))
-	require.Equal(t, "its last output: 3\n4\n5\n6\n7\n8\n9\n10\n11\n12\n13\n14", lastLines([]byte("1\n2\n3\n4\n5\n6\n7\n8\n9\n10\n11\n12\n13\n14\n")))
 }

@@ -250,12 +250,12 @@ func (s *synthesis) exec(ctx context.Context, dir, command, what string, env map
 	switch {
 	case err != nil && errors.Is(context.Cause(ctx), errTimeout):
 		return fault.Newf(fault.User, fault.SynthTimeout, s.request.op(), "See in the log where the app hangs; its last output is shown here",
-			"%s (%s) did not end within %s and was stopped; %s", what, command, short(s.config.Timeout), lastLines(exit.Tail))
+			"%s (%s) did not end within %s and was stopped; %s", what, command, short(s.config.Timeout), exit.LastLines())
 	case err != nil:
 		return fmt.Errorf("%s: run %s: %w", s.request.op(), what, err)
 	case exit.Code != 0:
 		return fault.Newf(fault.User, fault.SynthFailed, s.request.op(), "Run the same command locally with CDK_DEFAULT_ACCOUNT and CDK_DEFAULT_REGION set as here",
-			"%s (%s) ended with %s; %s", what, command, outcome(exit), lastLines(exit.Tail))
+			"%s (%s) ended with %s; %s", what, command, outcome(exit), exit.LastLines())
 	}
 	if exit.Warning != "" {
 		_, err = fmt.Fprintf(s.out, "warning: %s\n", exit.Warning)
@@ -268,26 +268,6 @@ func outcome(exit worker.Exit) string {
 		return "signal " + exit.Signal
 	}
 	return fmt.Sprintf("exit code %d", exit.Code)
-}
-
-// lastLines returns the end of a command's output for a message.
-func lastLines(tail []byte) string {
-	const lines, size = 12, 1200
-	text := strings.TrimSpace(strings.ToValidUTF8(string(tail), "�"))
-	if text == "" {
-		return "it printed nothing"
-	}
-	all := strings.Split(text, "\n")
-	text = strings.Join(all[max(0, len(all)-lines):], "\n")
-	if len(text) > size {
-		// Whole lines only: a secret that is cut is no longer known as one.
-		_, whole, ok := strings.Cut(text[len(text)-size:], "\n")
-		if !ok {
-			return "its last line is too long to be shown here"
-		}
-		text = "…\n" + whole
-	}
-	return "its last output: " + text
 }
 
 // short formats a duration without zero units.
