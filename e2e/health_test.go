@@ -57,7 +57,10 @@ func TestPlugin_ChecksItsOwnPod(t *testing.T) {
 	require.NotContains(t, page, run.Name)
 	require.NotContains(t, page, commit)
 
-	require.True(t, ready(ctx, t, l, run)["aphex-executor-plugin"])
+	// The kubelet asks every 20 s; its first question may have come too early.
+	isReady := func(lab.Status) bool { return ready(ctx, t, l, run)["aphex-executor-plugin"] }
+	_, err = run.Until(ctx, "the sidecar is ready", isReady)
+	require.NoError(t, err)
 	exec("worker", "touch", "/workspace/tmp/go")
 	_, err = run.Until(ctx, "the build ends", func(s lab.Status) bool { return s.Node("build").Phase == "Succeeded" || s.Done() })
 	require.NoError(t, err)

@@ -1,9 +1,11 @@
 package e2e
 
 import (
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -53,7 +55,7 @@ func TestHostileCommands(t *testing.T) {
 	l := needLab(t)
 	rows := tries(t)
 	require.GreaterOrEqual(t, len(rows), 30)
-	for name := range killers() {
+	for _, name := range append(slices.Collect(maps.Keys(killers())), "fill-disk") {
 		require.Equal(t, "contained", rows[name], name)
 		delete(rows, name)
 	}
@@ -100,4 +102,29 @@ func TestHostileCommands_ThatKillTheWorker(t *testing.T) {
 			require.Equal(t, node.Message, *record.FirstFailed(rec.Stages).ErrorMessage)
 		})
 	}
+}
+
+// TestHostileCommands_ThatFillTheDisk: the kubelet evicts the run's pod when it
+// has more on the node's disk than its worker may have. The run ends by itself,
+// and says so once the reconciler has seen it.
+func TestHostileCommands_ThatFillTheDisk(t *testing.T) {
+	t.Parallel()
+	l := needLab(t)
+	ctx := limited(t)
+	p, _, _ := newSmall(t, l, "fill-disk")
+	cfg := config([]string{"head -c 200M /dev/zero >/workspace/home/full; sleep 600"}, dev("fill-disk", "true")) +
+		"worker: {resources: {limits: {ephemeral-storage: 64Mi}}}\n"
+	commit, err := p.Push(ctx, gitserver.Change{Write: map[string]string{pipeline.DefaultFile: cfg}})
+	require.NoError(t, err)
+	require.NoError(t, p.Apply(ctx, []byte(cfg)))
+	run, err := p.Submit(ctx, commit)
+	require.NoError(t, err)
+	status, err := run.Wait(ctx)
+	require.NoError(t, err)
+	require.NotEqual(t, "Succeeded", status.Phase, "%+v", status)
+	require.Contains(t, status.Node("build").Message, "ephemeral")
+	aloneWithReconciler(t)
+	rec, said := reconcileUntil(ctx, t, l, p, run, status.UID)
+	require.Contains(t, said, "failed, AgentLost")
+	require.Equal(t, string(fault.AgentLost), rec.Reason)
 }
