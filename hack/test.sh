@@ -5,7 +5,8 @@ set -uo pipefail
 cd "$(dirname "$0")/.."
 lines=$(mktemp)
 times=$(mktemp)
-trap 'rm -f "$lines" "$times"' EXIT
+details=$(mktemp)
+trap 'rm -f "$lines" "$times" "$details"' EXIT
 status=0
 
 phase() { # name command...
@@ -16,7 +17,9 @@ phase() { # name command...
   "$@" 2>&1 | tee "$out"
   [ "${PIPESTATUS[0]}" -eq 0 ] || { status=1; echo "== $name FAILED"; }
   # Compiling runs no test, so its lines are none of the closing ones.
-  [ "$name" = compile ] || grep -E '^(ok|FAIL|---|panic:)' "$out" >>"$lines"
+  [ "$name" = compile ] || grep -E '^(ok|FAIL|---|panic:)|^ +--- FAIL' "$out" >>"$lines"
+  # What an assertion said; in a long log it is far from the name of its test.
+  grep -E -A 16 '^\s+Error Trace:' "$out" | cut -c 1-500 | head -n 200 >>"$details"
   rm -f "$out"
   printf '%-12s %5d s\n' "$name" $((SECONDS - began)) >>"$times"
 }
@@ -32,6 +35,11 @@ if [ "$status" -eq 0 ]; then
   phase e2e go test -count=1 -parallel 3 -timeout 60m -v ./e2e/
 fi
 
+if [ -s "$details" ]; then
+  echo
+  echo "what failed:"
+  cat "$details"
+fi
 echo
 echo "time per phase:"
 cat "$times"
