@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -105,10 +106,11 @@ func ChangeSetNotExecutable(err error) bool {
 
 // StackBusy reports whether the stack is held by another operation.
 func StackBusy(err error) bool {
-	text := Text(err)
-	return slices.Contains([]string{"ValidationError", "OperationInProgressException", "InvalidChangeSetStatus"}, Code(err)) &&
-		strings.Contains(text, "_IN_PROGRESS state and can not be updated") ||
-		Code(err) == "OperationInProgressException"
+	if Code(err) == "OperationInProgressException" {
+		return true
+	}
+	return slices.Contains([]string{"ValidationError", "InvalidChangeSetStatus"}, Code(err)) &&
+		regexp.MustCompile(`_IN_PROGRESS state and can not be updated|cannot be deleted while in status \w+_IN_PROGRESS`).MatchString(Text(err))
 }
 
 // NoChanges reports whether the reason of a failed change set says that there

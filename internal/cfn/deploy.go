@@ -59,8 +59,13 @@ func (d *Deployer) Deploy(ctx context.Context, in Input) (Result, error) {
 	if err := o.recall(ctx); err != nil {
 		return Result{}, err
 	}
-	if o.state.Step == stepDone {
+	switch o.state.Step {
+	case stepDone:
 		return o.done(ctx)
+	case stepDeleteEmpty:
+		if result, err := o.joinDeletion(ctx); !errors.Is(err, errReplan) {
+			return result, err
+		}
 	}
 	for range maxAttempts {
 		result, err := o.attempt(ctx)
@@ -104,7 +109,7 @@ func (o *operation) plan(ctx context.Context, live *cfntypes.Stack) (Result, err
 	}
 	fresh := live == nil || Status(live.StackStatus).Reviewing()
 	if o.template.resources == 0 {
-		return o.empty(fresh)
+		return o.empty(ctx, live, fresh)
 	}
 	var current []cfntypes.Parameter
 	if !fresh {
@@ -135,16 +140,6 @@ func (o *operation) plan(ctx context.Context, live *cfntypes.Stack) (Result, err
 		set.update = live
 	}
 	return o.carryOut(ctx, set)
-}
-
-// empty is the answer to a template without resources.
-func (o *operation) empty(fresh bool) (Result, error) {
-	if fresh {
-		return Result{Outcome: Skipped, Outputs: map[string]string{}, Warnings: []string{"the template has no resources: nothing to deploy"}}, nil
-	}
-	return Result{}, fault.Newf(fault.User, fault.StackEmpty, o.op,
-		"Delete the stack yourself and remove it from the configuration, or give it a resource",
-		"the template has no resources, which would mean deleting the stack; that is never done unasked")
 }
 
 // unchanged reports whether the live stack already is as wanted, without a
@@ -195,6 +190,9 @@ func (o *operation) succeed(ctx context.Context, stack *cfntypes.Stack) (Result,
 // its events again: the process that saw them may have died before it kept
 // them.
 func (o *operation) done(ctx context.Context) (Result, error) {
+	if o.state.Outcome == Deleted {
+		return o.deleted(), nil
+	}
 	stack, err := o.d.describe(ctx, o.state.Stack, o.op)
 	if err != nil {
 		return Result{}, err

@@ -36,6 +36,9 @@ type Input struct {
 	// RollBackPaused rolls back a stack that stands in a failed state before
 	// it is deployed; otherwise such a stack is an error.
 	RollBackPaused bool
+	// DeleteEmpty deletes a stack whose template has no resources any more;
+	// otherwise such a template is an error.
+	DeleteEmpty bool
 	// ConstructPath returns the construct path of a resource for messages, or
 	// "". The last logical id is the resource, those before it are the nested
 	// stacks it is in. May be nil.
@@ -60,12 +63,14 @@ const (
 	NoChange Outcome = "no change"
 	// Skipped is a template without resources for a stack that does not exist.
 	Skipped Outcome = "skipped"
+	// Deleted is a stack whose template has no resources any more.
+	Deleted Outcome = "deleted"
 )
 
 // Result is a stack that is as wanted.
 type Result struct {
 	Outcome Outcome
-	// StackARN is empty for Skipped.
+	// StackARN is empty for Skipped, and of what was there for Deleted.
 	StackARN string
 	// Outputs of the stack by key. Never nil.
 	Outputs map[string]string

@@ -16,6 +16,7 @@ const (
 	stepDeleteChangeSet step = "delete-change-set"
 	stepRollBack        step = "roll-back"
 	stepProtect         step = "set-termination-protection"
+	stepDeleteEmpty     step = "delete-empty-stack"
 	stepDone            step = "done"
 )
 

@@ -73,7 +73,7 @@ func remedyFor(reason string) string {
 		return d.remedy()
 	}
 	for _, known := range []struct{ pattern, remedy string }{
-		{`(?i)^(?:cannot delete )?export (\S+) (?:cannot be (?:deleted|updated) )?as it is in use by ([\w, -]*\w)`, "Deploy $2 without the import of $1 first, or keep the export"},
+		{`(?i)^(?:delete canceled\. )?(?:cannot delete )?export (\S+) (?:cannot be (?:deleted|updated) )?as it is in use by ([\w, -]*\w)`, "Deploy $2 without the import of $1 first, or keep the export"},
 		{`HandlerErrorCode: AlreadyExists|AlreadyExistsException|EntityAlreadyExists|already exists`, "Give the resource another name, or import or remove the one that has it"},
 		{`CloudWatch Log Stream: ([\w/.$\[\]-]+)`, "Read what the function of the custom resource wrote to log stream $1, mend it"},
 		{`(?i)custom resource|^CloudFormation did not receive a response`, "Read the log of the function behind the custom resource, mend it"},

@@ -1,6 +1,7 @@
 package cfn_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"html"
@@ -52,6 +53,9 @@ type script struct {
 	events    []event
 	// execute runs when the change set is executed; token is its token.
 	execute func(s *script, token string)
+	// deletion is the last DeleteStack; remove runs for it.
+	deletion url.Values
+	remove   func(s *script, token string)
 	// tick runs before each look at events.
 	tick     func(s *script, n int)
 	looks    int
@@ -129,7 +133,10 @@ func (s *script) answer(action string, form url.Values) (body, code string) {
 	case "UpdateTerminationProtection":
 		s.extra = "<EnableTerminationProtection>" + form.Get("EnableTerminationProtection") + "</EnableTerminationProtection>"
 	case "DeleteStack":
-		s.status = ""
+		s.status, s.deletion = "", form
+		if s.remove != nil {
+			s.remove(s, form.Get("ClientRequestToken"))
+		}
 	case "RollbackStack", "ContinueUpdateRollback":
 		s.status = s.rolledBack
 	case "DescribeEvents", "ListHookResults", "GetHookResult":
@@ -197,6 +204,10 @@ func (s *script) writes() []string {
 
 func (s *script) deploy(t *testing.T, edit func(*cfn.Input), configure ...func(*cfn.Config)) (cfn.Result, error) {
 	t.Helper()
+	return s.deployWithin(t.Context(), edit, configure...)
+}
+
+func (s *script) deployWithin(ctx context.Context, edit func(*cfn.Input), configure ...func(*cfn.Config)) (cfn.Result, error) {
 	cfg := cfn.Config{
 		AWS:     aws.Config{Region: "eu-west-1", BaseEndpoint: aws.String(s.url), Credentials: credentials.NewStaticCredentialsProvider("a", "b", "")},
 		Account: "111111111111", Journal: &effects.Memory{}, Retryer: aws.NopRetryer{},
@@ -209,7 +220,7 @@ func (s *script) deploy(t *testing.T, edit func(*cfn.Input), configure ...func(*
 	if edit != nil {
 		edit(&in)
 	}
-	return cfn.New(cfg).Deploy(t.Context(), in)
+	return cfn.New(cfg).Deploy(ctx, in)
 }
 
 func requireFault(t *testing.T, err error, reason fault.Reason, texts ...string) {
@@ -403,7 +414,7 @@ func TestDeploy_EmptyTemplate(t *testing.T) {
 	require.Equal(t, cfn.Skipped, got.Outcome)
 	s.status = "CREATE_COMPLETE"
 	_, err = s.deploy(t, empty)
-	requireFault(t, err, fault.StackEmpty, "never done unasked")
+	requireFault(t, err, fault.StackEmpty, "never done unasked", "onEmpty: delete")
 	require.Empty(t, s.writes())
 }
 

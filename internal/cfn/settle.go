@@ -28,7 +28,7 @@ func (o *operation) settle(ctx context.Context, live *cfntypes.Stack) (*cfntypes
 		case status.Unusable():
 			o.state.Outcome = Recreated
 			live, err = nil, o.remove(ctx, live)
-		case status.Paused():
+		case status.Paused() && !o.deletes():
 			live, err = o.resolve(ctx, live)
 		default:
 			return live, nil

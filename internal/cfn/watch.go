@@ -28,7 +28,7 @@ const (
 	maxEventPages = 50
 )
 
-// watcher follows one execution of a change set to its end.
+// watcher follows one execution of a change set, or one deletion, to its end.
 type watcher struct {
 	o     *operation
 	token string
@@ -41,6 +41,8 @@ type watcher struct {
 	finalAt time.Time
 	// deletion is when somebody began to delete the stack; nil if nobody has.
 	deletion *Event
+	// deleting says that the operation is a deletion of ours.
+	deleting bool
 	began    bool
 	looked   time.Time
 	started  time.Time
@@ -162,7 +164,9 @@ func (w *watcher) outage(ctx context.Context, err error) error {
 // look reads new events and, when they or the clock ask for it, the stack. A
 // status that is not final means that the operation goes on.
 func (w *watcher) look(ctx context.Context) (*cfntypes.Stack, Status, error) {
-	if err := w.poll(ctx); err != nil {
+	if err := w.poll(ctx); w.deleting && awserr.StackNotFound(err) {
+		return nil, "DELETE_COMPLETE", nil
+	} else if err != nil {
 		return nil, "", err
 	}
 	if w.final == "" && time.Since(w.looked) < statusEvery {
@@ -175,6 +179,9 @@ func (w *watcher) look(ctx context.Context) (*cfntypes.Stack, Status, error) {
 	}
 	out, err := w.o.d.stacks.DescribeStacks(ctx, &cfnsdk.DescribeStacksInput{StackName: aws.String(w.follows[0].arn)})
 	if awserr.StackNotFound(err) || err == nil && (len(out.Stacks) == 0 || Status(out.Stacks[0].StackStatus).Deleted()) {
+		if w.deleting {
+			return nil, "DELETE_COMPLETE", nil
+		}
 		return nil, "", w.o.disappeared(w.deletion)
 	}
 	if err != nil {
@@ -348,6 +355,11 @@ func (o *operation) conclude(ctx context.Context, w *watcher, stack *cfntypes.St
 		o.warnings = append(o.warnings, w.history.leftovers()...)
 		return o.succeed(ctx, stack)
 	}
+	return Result{}, o.failure(ctx, w, stack, status)
+}
+
+// failure is the fault for an operation that ended badly, with its cause.
+func (o *operation) failure(ctx context.Context, w *watcher, stack *cfntypes.Stack, status Status) error {
 	why := w.history.explain(status, aws.ToString(stack.StackStatusReason))
 	if found := o.validation(ctx, why.text, w.follows[0].arn); found != "" {
 		why = explanation{text: found + "; " + why.text, remedy: remedyFor(found)}
@@ -362,7 +374,7 @@ func (o *operation) conclude(ctx context.Context, w *watcher, stack *cfntypes.St
 			remedy = why.remedy + ". " + remedy
 		}
 	}
-	return Result{}, fault.Newf(fault.User, fault.StackFailed, o.op, remedy, "%s", why.text)
+	return fault.Newf(fault.User, fault.StackFailed, o.op, remedy, "%s", why.text)
 }
 
 // stackNameOf returns the name in a stack's ARN.

@@ -131,6 +131,8 @@ const (
 	StackPaused Reason = "StackPaused"
 	// StackEmpty is a template without resources.
 	StackEmpty Reason = "StackEmpty"
+	// StackTimeout is a stack that used up the time its configuration gives it.
+	StackTimeout Reason = "StackTimeout"
 
 	// Superseded marks an older commit passed over. It is not a failure.
 	Superseded Reason = "Superseded"

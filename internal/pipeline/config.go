@@ -137,7 +137,16 @@ type Stack struct {
 	// and inside the repository; the app is the nearest folder at or above it
 	// that holds cdk.json.
 	Path string `yaml:"path"`
+	// Timeout ends the deployment of this stack; 0 means no other limit than
+	// the environment's.
+	Timeout time.Duration `yaml:"timeout,omitempty"`
+	// OnEmpty is what happens to a stack in the account that has no resources
+	// in the app any more: empty for an error, or OnEmptyDelete.
+	OnEmpty string `yaml:"onEmpty,omitempty"`
 }
+
+// OnEmptyDelete deletes a stack that has no resources in the app any more.
+const OnEmptyDelete = "delete"
 
 // Tests is what the test stage of an environment does.
 type Tests struct {

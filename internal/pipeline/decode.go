@@ -69,7 +69,10 @@ func decodeEnvironment(item cursor) Environment {
 		environment.Context = context
 	}
 	for _, stack := range item.key("stacks").items() {
-		environment.Stacks = append(environment.Stacks, Stack{Name: stack.key("name").text(), Path: stack.key("path").text()})
+		environment.Stacks = append(environment.Stacks, Stack{
+			Name: stack.key("name").text(), Path: stack.key("path").text(),
+			Timeout: duration(stack.key("timeout")), OnEmpty: stack.key("onEmpty").text(),
+		})
 	}
 	if item.has("tests") {
 		tests := item.key("tests")

@@ -3,6 +3,7 @@ package pipeline_test
 import (
 	"reflect"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -32,7 +33,7 @@ environments:
   - name: dev
     region: eu-west-1
     account: "111111111111"
-    stacks: [{name: ShopData, path: infra}]
+    stacks: [{name: ShopData, path: infra, timeout: 20m, onEmpty: delete}]
     tests: {commands: [npm test], timeout: 2m, reports: [junit.xml]}
     timeout: 2h
     roleArn: arn:aws:iam::111111111111:role/deploy
@@ -69,4 +70,5 @@ func TestLoad_EveryKeyHasItsEffect(t *testing.T) {
 	require.Equal(t, []string{"*.log"}, config.Build.Snapshot.Exclude)
 	require.Equal(t, []string{".env"}, config.Build.Snapshot.Include)
 	require.Equal(t, pipeline.OnFailedStackRollback, config.Environments[0].OnFailedStack)
+	require.Equal(t, []pipeline.Stack{{Name: "ShopData", Path: "infra", Timeout: 20 * time.Minute, OnEmpty: pipeline.OnEmptyDelete}}, config.Environments[0].Stacks)
 }

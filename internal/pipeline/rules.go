@@ -181,6 +181,7 @@ func checkEnvironment(environment cursor) {
 	seen := map[[2]string]int{}
 	for i, stack := range environment.key("stacks").items() {
 		checkPath(stack.key("path"))
+		checkTimeout(stack)
 		name := stack.key("name")
 		if name.text() == "" {
 			continue

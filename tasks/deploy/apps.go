@@ -11,32 +11,42 @@ import (
 	"github.com/aphex-pipeline/aphex/internal/assets"
 	"github.com/aphex-pipeline/aphex/internal/awsauth"
 	"github.com/aphex-pipeline/aphex/internal/fault"
+	"github.com/aphex-pipeline/aphex/internal/pipeline"
 	"github.com/aphex-pipeline/aphex/internal/revision"
 )
 
 // group is a run of configured stacks of one app.
 type group struct {
-	app   string
-	names []string
-	// all are the names of every stack of the app in the environment.
-	all []string
+	app    string
+	stacks []pipeline.Stack
+	// all is every stack of the app in the environment.
+	all []pipeline.Stack
+}
+
+// namesOf lists the configured names of stacks.
+func namesOf(stacks []pipeline.Stack) []string {
+	out := make([]string, len(stacks))
+	for i, stack := range stacks {
+		out[i] = stack.Name
+	}
+	return out
 }
 
 // groups finds the app of every stack, in configured order.
 func (d *deployment) groups(ctx context.Context) ([]group, error) {
 	var out []group
-	all := map[string][]string{}
+	all := map[string][]pipeline.Stack{}
 	for _, stack := range d.target.Stacks {
 		app, err := d.stage.cfg.Synth.FindApp(ctx, stack.Path)
 		if err != nil {
 			return nil, err
 		}
-		all[app] = append(all[app], stack.Name)
+		all[app] = append(all[app], stack)
 		if n := len(out); n > 0 && out[n-1].app == app {
-			out[n-1].names = append(out[n-1].names, stack.Name)
+			out[n-1].stacks = append(out[n-1].stacks, stack)
 			continue
 		}
-		out = append(out, group{app: app, names: []string{stack.Name}})
+		out = append(out, group{app: app, stacks: []pipeline.Stack{stack}})
 	}
 	for i := range out {
 		out[i].all = all[out[i].app]
@@ -49,7 +59,9 @@ func (d *deployment) groups(ctx context.Context) ([]group, error) {
 type selection struct {
 	assembly *assembly.Assembly
 	stacks   map[string]*assembly.Stack
-	places   assembly.Placeholders
+	// configured is what the configuration says about each of them.
+	configured map[*assembly.Stack]pipeline.Stack
+	places     assembly.Placeholders
 	// uploaded are the URLs of templates that are no assets and too large for
 	// a request, by hierarchical id.
 	uploaded map[string]string
@@ -66,9 +78,9 @@ func (d *deployment) deployGroup(ctx context.Context, g group, known map[string]
 		}
 		known[g.app] = selected
 	}
-	stacks := make([]*assembly.Stack, len(g.names))
-	for i, name := range g.names {
-		stacks[i] = selected.stacks[name]
+	stacks := make([]*assembly.Stack, len(g.stacks))
+	for i, stack := range g.stacks {
+		stacks[i] = selected.stacks[stack.Name]
 	}
 	return d.deployAll(ctx, selected, stacks)
 }
@@ -117,16 +129,16 @@ func (d *deployment) choose(built *assembly.Assembly, g group) (*selection, []*a
 	for _, warning := range built.Warnings {
 		d.say("warning: %s", warning)
 	}
-	stacks, err := built.Resolve(g.all)
+	stacks, err := built.Resolve(namesOf(g.all))
 	if err != nil {
 		return nil, nil, err
 	}
 	s := &selection{
-		assembly: built, stacks: map[string]*assembly.Stack{}, uploaded: map[string]string{},
+		assembly: built, stacks: map[string]*assembly.Stack{}, configured: map[*assembly.Stack]pipeline.Stack{}, uploaded: map[string]string{},
 		places: assembly.Placeholders{Partition: d.caller.Partition, Account: d.target.Account, Region: d.target.Region},
 	}
-	for i, name := range g.all {
-		s.stacks[name] = stacks[i]
+	for i, stack := range g.all {
+		s.stacks[stack.Name], s.configured[stacks[i]] = stacks[i], stack
 	}
 	return s, stacks, d.check(built, stacks)
 }

@@ -47,7 +47,7 @@ func (d *deployment) assembly(ctx context.Context, g group) (*assembly.Assembly,
 		}
 	}
 	d.env.Progress(fmt.Sprintf("%s: synthesizing %s", d.target.Name, appName(g.app)))
-	dir, err := d.stage.cfg.Synth.Synth(ctx, SynthRequest{Environment: d.target, App: g.app, Stacks: g.all, Artifacts: d.artifacts, ID: d.req.Key() + " " + g.app}, d.env.Output)
+	dir, err := d.stage.cfg.Synth.Synth(ctx, SynthRequest{Environment: d.target, App: g.app, Stacks: namesOf(g.all), Artifacts: d.artifacts, ID: d.req.Key() + " " + g.app}, d.env.Output)
 	if err != nil {
 		return nil, err
 	}

@@ -21,6 +21,8 @@ type compared struct {
 	assembly *assembly.Assembly
 	stack    *assembly.Stack
 	paths    *assembly.Resources
+	// deletes says that a stack without resources is deleted.
+	deletes bool
 
 	// template is the wanted one as the app wrote it, wanted the same parsed;
 	// old is the live one, nil if there is none.
@@ -100,7 +102,9 @@ func listOf(texts []string) []any {
 // describe says what a deployment would do with a stack in its status.
 func (c *compared) describe(live *cfn.Live) {
 	note := func(format string, args ...any) { c.out.Notes = append(c.out.Notes, fmt.Sprintf(format, args...)) }
-	if resources, _ := c.wanted["Resources"].(map[string]any); len(resources) == 0 {
+	if resources, _ := c.wanted["Resources"].(map[string]any); len(resources) == 0 && c.deletes {
+		note("the template has no resources: a deployment deletes the stack (onEmpty: delete), and makes none")
+	} else if len(resources) == 0 {
 		note("the template has no resources: a deployment refuses to delete the stack for that, and makes none")
 	}
 	switch {

@@ -147,8 +147,9 @@ var _ task.Runner = (*Stage)(nil)
 // why.
 //
 // Errors: those of the workspace, of synth, of assembly.Resolve, of awsauth,
-// assets, images and cfn; EnvironmentMismatch; StageTimeout if
-// the environment's timeout passed. A failure leaves later stacks untouched.
+// assets, images and cfn; EnvironmentMismatch; StageTimeout if the
+// environment's timeout passed, StackTimeout if that of a stack did. A failure
+// leaves later stacks untouched.
 func (s *Stage) Run(ctx context.Context, req task.Request, env task.Env) (task.Result, error) {
 	if s.cfg.Successors != nil {
 		name, err := s.cfg.Successors.Successor(ctx, handover.Run{Namespace: req.Run.Namespace, Name: req.Run.Name, UID: req.Run.UID, Pipeline: req.Pipeline})

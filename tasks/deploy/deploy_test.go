@@ -55,8 +55,8 @@ func TestGroups_KeepTheConfiguredOrder(t *testing.T) {
 	d := &deployment{stage: New(Config{Synth: apps{}}), target: pipeline.Environment{Stacks: stacks}}
 	got, err := d.groups(t.Context())
 	require.NoError(t, err)
-	all := []string{"a1", "a2", "a3"}
-	require.Equal(t, []group{{app: "a", names: []string{"a1", "a2"}, all: all}, {app: "b", names: []string{"b1"}, all: []string{"b1"}}, {app: "a", names: []string{"a3"}, all: all}}, got)
+	all := []pipeline.Stack{stacks[0], stacks[1], stacks[3]}
+	require.Equal(t, []group{{app: "a", stacks: stacks[:2], all: all}, {app: "b", stacks: stacks[2:3], all: stacks[2:3]}, {app: "a", stacks: stacks[3:], all: all}}, got)
 
 	d.target.Stacks = append(d.target.Stacks, pipeline.Stack{Name: "x", Path: "none"})
 	_, err = d.groups(t.Context())

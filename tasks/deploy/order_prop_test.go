@@ -30,14 +30,14 @@ func TestGroups_AnyOrderIsKept(t *testing.T) {
 			configured = append(configured, stack.Name)
 		}
 		for n, g := range groups {
-			require.NotEmpty(t, g.names)
+			require.NotEmpty(t, g.stacks)
 			require.False(t, n > 0 && groups[n-1].app == g.app, "one app after itself is one group")
-			deployed = append(deployed, g.names...)
-			synthesized[g.app] = append(synthesized[g.app], g.names...)
+			deployed = append(deployed, namesOf(g.stacks)...)
+			synthesized[g.app] = append(synthesized[g.app], namesOf(g.stacks)...)
 		}
 		require.Equal(t, configured, deployed)
 		for _, g := range groups {
-			require.Equal(t, synthesized[g.app], g.all, "an app is asked for its stacks of the environment, once and for all")
+			require.Equal(t, synthesized[g.app], namesOf(g.all), "an app is asked for its stacks of the environment, once and for all")
 		}
 	})
 }

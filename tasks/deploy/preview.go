@@ -78,11 +78,11 @@ func Preview(ctx context.Context, cfg Config, request PreviewRequest, env task.E
 			}
 			known[g.app] = s
 		}
-		for _, name := range g.names {
-			if len(request.Stacks) > 0 && !slices.Contains(request.Stacks, name) {
+		for _, wanted := range g.stacks {
+			if len(request.Stacks) > 0 && !slices.Contains(request.Stacks, wanted.Name) {
 				continue
 			}
-			stack, err := p.stack(ctx, s, s.stacks[name])
+			stack, err := p.stack(ctx, s, s.stacks[wanted.Name])
 			if err != nil {
 				return nil, err
 			}
@@ -110,7 +110,7 @@ func (p *preview) identify(ctx context.Context) error {
 // synthesize makes the assembly of an app and finds its stacks in it.
 func (p *preview) synthesize(ctx context.Context, g group) (*selection, error) {
 	dir, err := p.stage.cfg.Synth.Synth(ctx, SynthRequest{
-		Environment: p.target, App: g.app, Stacks: g.all, Artifacts: p.artifacts, ID: p.request.Owner + " " + p.target.Name + " " + g.app,
+		Environment: p.target, App: g.app, Stacks: namesOf(g.all), Artifacts: p.artifacts, ID: p.request.Owner + " " + p.target.Name + " " + g.app,
 	}, p.env.Output)
 	if err != nil {
 		return nil, err
@@ -193,6 +193,7 @@ func (p *preview) stack(ctx context.Context, s *selection, stack *assembly.Stack
 	}
 	c := &compared{
 		reader: p.previewer(session), assembly: s.assembly, stack: stack, paths: s.assembly.Resources(stack),
+		deletes: s.configured[stack].OnEmpty == pipeline.OnEmptyDelete,
 		out: diff.Stack{
 			Environment: p.target.Name, Account: p.target.Account, Region: p.target.Region, Name: stack.Name, Path: stack.HierarchicalID,
 			Changes: []diff.Change{}, Security: []diff.Security{},

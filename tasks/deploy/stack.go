@@ -149,13 +149,26 @@ func (d *deployment) input(s *selection, stack *assembly.Stack, template []byte)
 		StackName: stack.Name, Template: template, TemplateURL: s.templateURL(stack),
 		Tags: stack.Tags, RoleARN: s.places.Replace(stack.ExecutionRoleARN), NotificationARNs: stack.NotificationARNs,
 		TerminationProtection: stack.TerminationProtection, Execution: d.req.Key(), Force: d.req.Force, ImportExisting: d.target.ImportExistingResources,
-		RollBackPaused: d.target.OnFailedStack == pipeline.OnFailedStackRollback,
-		ConstructPath:  resources.Path, Source: sourceIn(resources),
+		RollBackPaused: d.target.OnFailedStack == pipeline.OnFailedStackRollback, DeleteEmpty: s.configured[stack].OnEmpty == pipeline.OnEmptyDelete,
+		ConstructPath: resources.Path, Source: sourceIn(resources),
 	}
+}
+
+// limited ends ctx when the time that the configuration gives a stack is used
+// up.
+func (d *deployment) limited(ctx context.Context, s *selection, stack *assembly.Stack) (context.Context, context.CancelFunc) {
+	limit := s.configured[stack].Timeout
+	if limit == 0 {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeoutCause(ctx, limit, fault.Newf(fault.User, fault.StackTimeout, fmt.Sprintf("deploy stack %s (%s)", stack.Name, d.target.Region),
+		"Raise the timeout of the stack, or find out what took so long", "the stack's time of %s is used up (environments[].stacks[].timeout)", limit))
 }
 
 // deployStack deploys one stack; several may be under way at a time.
 func (d *deployment) deployStack(ctx context.Context, s *selection, stack *assembly.Stack) error {
+	ctx, cancel := d.limited(ctx, s, stack)
+	defer cancel()
 	session, err := d.session(ctx, s, stack)
 	if err != nil {
 		return err
