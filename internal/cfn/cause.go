@@ -90,7 +90,7 @@ func (h *history) explain(status Status, stackReason string) explanation {
 		out = explanation{
 			text: fmt.Sprintf("%s ended in %s: %s; the stack is %s; first failing event %s",
 				first.subject(), first.Status, brief(first.Reason), status, first.Time.UTC().Format(time.TimeOnly+"Z")),
-			remedy: remedyFor(first.Reason),
+			remedy: first.remedy(),
 		}
 	} else {
 		out = h.explainStack(status, stackReason)

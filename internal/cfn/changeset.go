@@ -3,6 +3,7 @@ package cfn
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -112,7 +113,7 @@ func (o *operation) create(ctx context.Context, live *cfntypes.Stack, values par
 	case awserr.AlreadyExists(err), awserr.StackBusy(err):
 		return nil, o.collided(ctx, err)
 	case refusedChangeSet(err):
-		return nil, fault.Newf(fault.User, fault.ChangeSetFailed, o.op, "", "CloudFormation refuses the change set: %w", awserr.Brief(err))
+		return nil, o.refusalOf(awserr.Text(err), awserr.Brief(err))
 	default:
 		return nil, awserr.Fault(ctx, err, o.op+": create a change set")
 	}
@@ -231,7 +232,8 @@ func (o *operation) awaitChangeSet(ctx context.Context, set *changeSet) (*change
 func (o *operation) failedChangeSet(ctx context.Context, set *changeSet) (Result, error) {
 	var failure error
 	if !awserr.NoChanges(set.reason) {
-		failure = fault.Newf(fault.User, fault.ChangeSetFailed, o.op, "", "CloudFormation refuses the change set: %s", o.diagnose(ctx, set))
+		said := o.diagnose(ctx, set)
+		failure = o.refusalOf(said, errors.New(said))
 	}
 	if err := o.discard(ctx, set); err != nil && failure == nil {
 		return Result{}, err

@@ -59,10 +59,10 @@ func (d *Deployer) Deploy(ctx context.Context, in Input) (Result, error) {
 	if err := o.recall(ctx); err != nil {
 		return Result{}, err
 	}
-	switch o.state.Step {
-	case stepDone:
+	if o.state.Step == stepDone {
 		return o.done(ctx)
-	case stepDeleteEmpty:
+	}
+	if o.state.Step == stepDeleteEmpty {
 		if result, err := o.joinDeletion(ctx); !errors.Is(err, errReplan) {
 			return result, err
 		}

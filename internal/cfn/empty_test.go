@@ -18,6 +18,19 @@ func emptied(in *cfn.Input) {
 	in.RoleARN = "arn:aws:iam::111111111111:role/exec"
 }
 
+func TestDeploy_EmptyTemplate(t *testing.T) {
+	t.Parallel()
+	s := newScript(t)
+	empty := func(in *cfn.Input) { in.Template = []byte(`{"Resources": {}}`) }
+	got, err := s.deploy(t, empty)
+	require.NoError(t, err)
+	require.Equal(t, cfn.Skipped, got.Outcome)
+	s.status = "CREATE_COMPLETE"
+	_, err = s.deploy(t, empty)
+	requireFault(t, err, fault.StackEmpty, "never done unasked", "onEmpty: delete")
+	require.Empty(t, s.writes())
+}
+
 func TestDeploy_EmptyTemplateDeletesWhereAllowed(t *testing.T) {
 	t.Parallel()
 	for _, status := range []string{"CREATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE", "UPDATE_ROLLBACK_FAILED", "DELETE_FAILED"} {

@@ -73,12 +73,27 @@ func TestDeploy_RollbackIsTriedOnce(t *testing.T) {
 func TestDeploy_EarlyValidationNamesTheResource(t *testing.T) {
 	t.Parallel()
 	s := newScript(t)
-	s.reason = "The following hook(s)/validation failed: [AWS::EarlyValidation::PropertyValidation]. To troubleshoot use the DescribeEvents API."
+	s.reason = "The following hook(s)/validation failed: [AWS::EarlyValidation::PropertyValidation]. To troubleshoot Early Validation errors, use the DescribeEvents API for detailed failure information."
 	s.operationEvents = `<OperationEvents><member><EventId>e</EventId><EventType>VALIDATION_ERROR</EventType><LogicalResourceId>Param</LogicalResourceId><ResourceType>AWS::SSM::Parameter</ResourceType><ValidationName>PROPERTY_VALIDATION</ValidationName><ValidationPath>/Resources/Param/Properties/Tier</ValidationPath><ValidationStatusReason>extraneous key
 	  [Tier] is not permitted</ValidationStatusReason></member></OperationEvents>`
 	_, err := s.deploy(t, func(in *cfn.Input) { in.ConstructPath = func(ids ...string) string { return "shop/" + ids[0] } })
 	requireFault(t, err, fault.ChangeSetFailed, "resource shop/Param [Param] (AWS::SSM::Parameter): extraneous key [Tier] is not permitted (at /Resources/Param/Properties/Tier)")
 	require.True(t, s.removed)
+}
+
+// The words are those of https://github.com/aws/aws-cdk-cli/issues/1000 and
+// https://github.com/aws-cloudformation/rain/pull/744.
+func TestDeploy_EarlyValidationSaysWhatToDo(t *testing.T) {
+	t.Parallel()
+	s := newScript(t)
+	s.reason = "The following hook(s)/validation failed: [AWS::EarlyValidation::ResourceExistenceCheck]. To troubleshoot Early Validation errors, use the DescribeEvents API for detailed failure information."
+	s.operationEvents = `<OperationEvents>
+	  <member><EventId>e1</EventId><EventType>VALIDATION_ERROR</EventType><LogicalResourceId>Files</LogicalResourceId><ResourceType>AWS::S3::Bucket</ResourceType><ValidationName>NAME_CONFLICT_VALIDATION</ValidationName><ValidationStatusReason>Resource of type 'AWS::S3::Bucket' with identifier 'shop-files' already exists.</ValidationStatusReason></member>
+	  <member><EventId>e2</EventId><EventType>VALIDATION_ERROR</EventType><LogicalResourceId>Old</LogicalResourceId><ResourceType>AWS::S3::Bucket</ResourceType><ValidationName>BUCKET_EMPTINESS_VALIDATION</ValidationName><ValidationStatusReason>The bucket 'shop-old' is not empty. You must either delete all objects and versions or use the deletion policy to retain it, otherwise the delete operation will fail.</ValidationStatusReason></member></OperationEvents>`
+	_, err := s.deploy(t, nil)
+	requireFault(t, err, fault.ChangeSetFailed, "[AWS::EarlyValidation::ResourceExistenceCheck]",
+		"resource Files (AWS::S3::Bucket): Resource of type 'AWS::S3::Bucket' with identifier 'shop-files' already exists.", "resource Old (AWS::S3::Bucket): The bucket 'shop-old' is not empty",
+		"Give the resource another name, or import or remove the one that has it, then push again")
 }
 
 func TestDeploy_FailedHookSaysWhatItFound(t *testing.T) {

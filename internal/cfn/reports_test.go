@@ -12,9 +12,12 @@ import (
 	"github.com/aphex-pipeline/aphex/internal/fault"
 )
 
-// seeded is one failure with the texts that CloudFormation has for it.
+// seeded is one failure in the words that a real stack had for it; names and
+// ids are others.
 type seeded struct {
-	Name   string      `json:"name"`
+	Name string `json:"name"`
+	// Source is the address of the thread where the words were seen.
+	Source string      `json:"source"`
 	Update bool        `json:"update"`
 	Events [][4]string `json:"events"` // status, type, logical id below nested stacks, reason
 	Turn   [2]string   `json:"turn"`   // status and reason of the stack when it turns back
@@ -50,6 +53,7 @@ func TestDeploy_FailureReports(t *testing.T) {
 	for _, row := range rows {
 		t.Run(row.Name, func(t *testing.T) {
 			t.Parallel()
+			require.NotEmpty(t, row.Source)
 			s := newScript(t)
 			if row.Update {
 				s.status, s.live = "CREATE_COMPLETE", "{}"
@@ -83,13 +87,14 @@ func TestDeploy_FailureReports(t *testing.T) {
 	}
 }
 
+// The words are those of https://github.com/aws/aws-cdk/issues/12130.
 func TestDeploy_FailedDeleteInCleanUpIsAWarning(t *testing.T) {
 	t.Parallel()
 	s := newScript(t)
 	s.status, s.live = "CREATE_COMPLETE", "{}"
 	s.execute = func(s *script, token string) {
 		s.stack(token, "UPDATE_COMPLETE_CLEANUP_IN_PROGRESS")
-		s.events = append(s.events, event{stackARN, token, "DELETE_FAILED", "AWS::S3::Bucket", "Old", "old", "The bucket you tried to delete is not empty (Service: S3, Status Code: 409, Request ID: 1)"})
+		s.events = append(s.events, event{stackARN, token, "DELETE_FAILED", "AWS::EC2::SecurityGroup", "Old", "sg-0123456789abcdef0", "resource sg-0123456789abcdef0 has a dependent object (Service: AmazonEC2; Status Code: 400; Error Code: DependencyViolation; Request ID: fb267a6d-df25-49cd-9374-e206fc0f4e8c; Proxy: null)"})
 		s.stack(token, "UPDATE_COMPLETE")
 		s.execution = "EXECUTE_COMPLETE"
 	}
@@ -97,7 +102,7 @@ func TestDeploy_FailedDeleteInCleanUpIsAWarning(t *testing.T) {
 		in.Source = func(...string) string { return "bin/app.ts:3:1" }
 	})
 	require.NoError(t, err)
-	require.Equal(t, []string{"resource Old (AWS::S3::Bucket, made at bin/app.ts:3:1) was replaced or removed but could not be deleted: The bucket you tried to delete is not empty (Service: S3, Status Code: 409, Request ID: 1)"}, got.Warnings)
+	require.Equal(t, []string{"resource Old (AWS::EC2::SecurityGroup, made at bin/app.ts:3:1) was replaced or removed but could not be deleted: resource sg-0123456789abcdef0 has a dependent object (Service: AmazonEC2; Status Code: 400; Error Code: DependencyViolation; Request ID: fb267a6d-df25-49cd-9374-e206fc0f4e8c; Proxy: null)"}, got.Warnings)
 }
 
 func TestDeploy_DisappearedStackTellsOfItsDeletion(t *testing.T) {
@@ -114,11 +119,12 @@ func TestDeploy_DisappearedStackTellsOfItsDeletion(t *testing.T) {
 	requireFault(t, err, fault.StackFailed, "deleted meanwhile; DELETE_IN_PROGRESS at 12:00:01Z: User Initiated", "Find out who deleted the stack")
 }
 
+// The words are those of https://github.com/sbstjn/cra-serverless/issues/4.
 func TestDeploy_RefusedParameterIsNamed(t *testing.T) {
 	t.Parallel()
 	s := newScript(t)
-	s.refusal = "Parameters: [Stage] must have values"
+	s.refusal = "Parameters: [BucketName, BucketKey] must have values"
 	_, err := s.deploy(t, nil)
-	requireFault(t, err, fault.ChangeSetFailed, "Parameters: [Stage] must have values")
+	requireFault(t, err, fault.ChangeSetFailed, "Parameters: [BucketName, BucketKey] must have values", "Give template parameters BucketName, BucketKey a default in the app, then push again")
 	require.Equal(t, []string{"CreateChangeSet"}, s.writes())
 }

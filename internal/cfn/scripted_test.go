@@ -405,19 +405,6 @@ func TestDeploy_MangledTemplateAsksTheLastChangeSet(t *testing.T) {
 	require.Greater(t, len(s.writes()), before, "another text is never taken for the same")
 }
 
-func TestDeploy_EmptyTemplate(t *testing.T) {
-	t.Parallel()
-	s := newScript(t)
-	empty := func(in *cfn.Input) { in.Template = []byte(`{"Resources": {}}`) }
-	got, err := s.deploy(t, empty)
-	require.NoError(t, err)
-	require.Equal(t, cfn.Skipped, got.Outcome)
-	s.status = "CREATE_COMPLETE"
-	_, err = s.deploy(t, empty)
-	requireFault(t, err, fault.StackEmpty, "never done unasked", "onEmpty: delete")
-	require.Empty(t, s.writes())
-}
-
 func TestDeploy_MissingParameterBeforeAnyWrite(t *testing.T) {
 	t.Parallel()
 	s := newScript(t)

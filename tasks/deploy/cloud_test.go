@@ -31,7 +31,6 @@ import (
 type cloud struct {
 	mu    sync.Mutex
 	asked []string
-	sets  map[string]string // ARNs by the names of stacks
 }
 
 // Do implements aws.HTTPClient.
