@@ -3,6 +3,7 @@ package cfn_test
 import (
 	"context"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -96,7 +97,7 @@ func TestDeploy_EmptyTemplateThatCannotBeDeleted(t *testing.T) {
 func TestDeploy_EmptyTemplateResumes(t *testing.T) {
 	t.Parallel()
 	journal := &effects.Memory{}
-	keep := func(c *cfn.Config) { c.Journal = journal }
+	keep := func(c *cfn.Config) { c.Journal, c.Limits.Busy = journal, time.Second }
 	s := newScript(t)
 	s.status = "CREATE_COMPLETE"
 	var token string
@@ -129,7 +130,7 @@ func TestDeploy_EmptyTemplateResumes(t *testing.T) {
 func TestDeploy_EmptyTemplateAsksAgainWhereTheRequestWasLost(t *testing.T) {
 	t.Parallel()
 	journal := &effects.Memory{}
-	keep := func(c *cfn.Config) { c.Journal = journal }
+	keep := func(c *cfn.Config) { c.Journal, c.Limits.Busy = journal, time.Second }
 	s := newScript(t)
 	s.status = "CREATE_COMPLETE"
 	var tokens []string
