@@ -117,7 +117,7 @@ func TestZip_SameTreeSameBytes(t *testing.T) {
 		dir := t.TempDir()
 		drawTree(rt, dir)
 		var first, second bytes.Buffer
-		err1, err2 := archive.Zip(&first, dir), archive.Zip(&second, dir)
+		err1, err2 := packed(&first, dir), packed(&second, dir)
 		require.Equal(rt, err1 == nil, err2 == nil)
 		if err1 == nil {
 			require.True(rt, bytes.Equal(first.Bytes(), second.Bytes()))

@@ -17,28 +17,61 @@ import (
 // same, so that an asset's bytes do not depend on when it was made.
 func zipTime() time.Time { return time.Date(1980, time.January, 1, 0, 0, 0, 0, time.UTC) }
 
-// Zip writes the files below dir to w as a zip archive, as CDK asset packaging
-// does: dot files included, symbolic links replaced by what they point to, no
-// entries for directories, permission bits kept, all times 1980-01-01. Entries
-// are sorted by path, so that equal trees give equal bytes.
+// Folder is a folder to be packaged as a zip archive, with the files that were
+// in it when it was listed.
+type Folder struct {
+	dir   string
+	files []zipFile
+}
+
+// List lists the files below dir as CDK asset packaging does: dot files
+// included, symbolic links replaced by what they point to.
 //
 // A link that leads out of dir, dangles or leads into itself is an error that
 // names it: dir may have been written by somebody who is not allowed to read
 // what else this process can.
-func Zip(w io.Writer, dir string) error {
+func List(dir string) (*Folder, error) {
 	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = root.Close() }()
+	f := &Folder{dir: dir}
+	if err := collect(root, ".", nil, &f.files); err != nil {
+		return nil, err
+	}
+	slices.SortFunc(f.files, func(a, b zipFile) int { return cmp.Compare(a.name, b.name) })
+	return f, nil
+}
+
+// What a zip archive has beside the compressed bytes: headers of each entry,
+// which name it twice, and an end. What cannot be compressed grows by less than
+// one in 1024.
+const entrySize, endSize, growth = 256, 128, 1024
+
+// Bound returns a size that the archive does not exceed.
+func (f *Folder) Bound() int64 {
+	bound := int64(endSize)
+	for _, file := range f.files {
+		bound += file.info.Size() + file.info.Size()/growth + 2*int64(len(file.name)) + entrySize
+	}
+	return bound
+}
+
+// Zip writes the archive to w: no entries for directories, permission bits
+// kept, all times 1980-01-01. Entries are sorted by path, so that equal trees
+// give equal bytes.
+//
+// Errors: ErrChanged if a file is not the one that was listed.
+func (f *Folder) Zip(w io.Writer) error {
+	root, err := os.OpenRoot(f.dir)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = root.Close() }()
-	var files []zipFile
-	if err := collect(root, ".", nil, &files); err != nil {
-		return err
-	}
-	slices.SortFunc(files, func(a, b zipFile) int { return cmp.Compare(a.name, b.name) })
 	writer := zip.NewWriter(w)
 	buffer := make([]byte, 128<<10)
-	for _, file := range files {
+	for _, file := range f.files {
 		if err := addFile(writer, root, file, buffer); err != nil {
 			return fmt.Errorf("package %s: %w", file.name, err)
 		}

@@ -3,17 +3,30 @@ package archive_test
 import (
 	"archive/zip"
 	"bytes"
+	"fmt"
 	"io"
 	"io/fs"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
 
 	"github.com/aphex-pipeline/aphex/internal/archive"
 )
+
+// packed writes a folder as it is to w.
+func packed(w io.Writer, dir string) error {
+	folder, err := archive.List(dir)
+	if err != nil {
+		return err
+	}
+	return folder.Zip(w)
+}
 
 func TestZip_PackagesAsTheCDKDoes(t *testing.T) {
 	t.Parallel()
@@ -32,9 +45,9 @@ func TestZip_PackagesAsTheCDKDoes(t *testing.T) {
 	require.NoError(t, os.Symlink("../b.txt", filepath.Join(dir, "b/filelink")))
 
 	var first, second bytes.Buffer
-	require.NoError(t, archive.Zip(&first, dir))
+	require.NoError(t, packed(&first, dir))
 	require.NoError(t, os.Chtimes(filepath.Join(dir, "b.txt"), time.Now(), time.Unix(5, 0)))
-	require.NoError(t, archive.Zip(&second, dir))
+	require.NoError(t, packed(&second, dir))
 	require.Equal(t, first.Bytes(), second.Bytes())
 
 	reader, err := zip.NewReader(bytes.NewReader(first.Bytes()), int64(first.Len()))
@@ -72,7 +85,39 @@ func TestZip_RefusesLinksItMustNotFollow(t *testing.T) {
 			t.Parallel()
 			dir := t.TempDir()
 			require.NoError(t, os.Symlink(target, filepath.Join(dir, "link")))
-			require.ErrorContains(t, archive.Zip(io.Discard, dir), "link")
+			require.ErrorContains(t, packed(io.Discard, dir), "link")
 		})
 	}
+}
+
+// Whatever is in the folder, the archive is not larger than was said before it
+// was made.
+func TestFolder_Bound(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(rt *rapid.T) {
+		dir, random := t.TempDir(), rand.NewChaCha8([32]byte{})
+		for i := range rapid.IntRange(0, 5).Draw(rt, "files") {
+			// What cannot be compressed at all, in one entry with a long name.
+			content := make([]byte, rapid.SampledFrom([]int{0, 1, 100, 65_535, 300_000}).Draw(rt, "size"))
+			_, _ = random.Read(content)
+			name := fmt.Sprintf("%d%s", i, strings.Repeat("n", rapid.IntRange(0, 200).Draw(rt, "name")))
+			require.NoError(rt, os.WriteFile(filepath.Join(dir, name), content, 0o600))
+		}
+		folder, err := archive.List(dir)
+		require.NoError(rt, err)
+		var out bytes.Buffer
+		require.NoError(rt, folder.Zip(&out))
+		require.LessOrEqual(rt, int64(out.Len()), folder.Bound())
+	})
+}
+
+func TestFolder_ZipRefusesWhatHasChanged(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	name := filepath.Join(dir, "a")
+	require.NoError(t, os.WriteFile(name, []byte("one"), 0o600))
+	folder, err := archive.List(dir)
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(name, []byte("longer"), 0o600))
+	require.ErrorIs(t, folder.Zip(io.Discard), archive.ErrChanged)
 }

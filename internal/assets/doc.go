@@ -1,6 +1,7 @@
 // Package assets publishes the file assets of a cloud assembly to the staging
 // buckets of its environments, and checks that an environment is bootstrapped.
 //
-// Bytes are streamed: neither an archive nor a file is ever held whole in
-// memory or written to disk. Container images are not its business.
+// A small file or archive is made in memory, once for all of its destinations;
+// a large one is streamed in parts. What they take together is bounded, and
+// nothing is written to disk. Container images are not its business.
 package assets

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -14,6 +12,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	s3types "github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
 	"golang.org/x/sync/singleflight"
 
 	"github.com/aphex-pipeline/aphex/internal/awserr"
@@ -21,9 +20,8 @@ import (
 )
 
 const (
-	// looksAtOnce is how many assets are looked for at a time, uploadsAtOnce how
-	// many are sent: those take memory.
-	looksAtOnce, uploadsAtOnce = 32, 8
+	// requestsAtOnce is how many assets are looked for or sent at a time.
+	requestsAtOnce = 64
 	// emptyZip is the size of a zip archive without entries. An object of at
 	// most this size is taken for a broken upload and published again.
 	emptyZip = 22
@@ -64,9 +62,9 @@ type Publisher struct {
 	// foreign says whether buckets may belong to another account; nil: never.
 	foreign func(ctx context.Context) (bool, error)
 
-	// uploading has a place for each upload that may go on.
-	uploading chan struct{}
-	reading   singleflight.Group
+	// requests and packages may go on at a time; memory is for contents.
+	requests, packages, memory *semaphore.Weighted
+	reading                    singleflight.Group
 
 	mu         sync.Mutex
 	encryption map[string]encryption
@@ -82,7 +80,10 @@ func New(dir, owner string, note func(string)) *Publisher {
 	if note == nil {
 		note = func(string) {}
 	}
-	return &Publisher{dir: dir, owner: owner, note: note, encryption: map[string]encryption{}, abroad: map[string]bool{}, uploading: make(chan struct{}, uploadsAtOnce)}
+	return &Publisher{
+		dir: dir, owner: owner, note: note, encryption: map[string]encryption{}, abroad: map[string]bool{},
+		requests: semaphore.NewWeighted(requestsAtOnce), packages: semaphore.NewWeighted(packagesAtOnce), memory: semaphore.NewWeighted(memory),
+	}
 }
 
 // AllowForeign lets allowed decide, once a bucket turns out to belong to
@@ -121,26 +122,21 @@ func (p *Publisher) meantToBeForeign(ctx context.Context, bucket string, refusal
 }
 
 // Publish brings every file to its destination, several at a time; those
-// already there are left alone. It returns when nothing is going on any more.
+// already there are left alone. What goes to several destinations is read,
+// packaged and hashed once, unless it is large. It returns when nothing is going
+// on any more.
 //
 // Errors: NotBootstrapped if a bucket does not exist, AssetFailed,
 // AWSUnavailable, Cancelled or the cause of ctx.
 func (p *Publisher) Publish(ctx context.Context, files []File) (Summary, error) {
 	var published, present atomic.Int64
 	group, groupCtx := errgroup.WithContext(ctx)
-	group.SetLimit(looksAtOnce)
-	for _, f := range unique(files) {
+	for _, same := range bySource(unique(files)) {
 		group.Go(func() error {
-			done, err := p.publish(groupCtx, f)
-			if err != nil {
-				return p.explain(groupCtx, f, err)
-			}
-			if done {
-				published.Add(1)
-			} else {
-				present.Add(1)
-			}
-			return nil
+			sent, err := p.publish(groupCtx, same)
+			published.Add(int64(sent))
+			present.Add(int64(len(same) - sent))
+			return err
 		})
 	}
 	err := group.Wait()
@@ -161,41 +157,100 @@ func unique(files []File) []File {
 	})
 }
 
-// publish returns false if the object was there already.
-func (p *Publisher) publish(ctx context.Context, f File) (bool, error) {
-	client := s3.NewFromConfig(f.AWS, func(o *s3.Options) {
+// bySource puts files together that are the same bytes for different
+// destinations.
+func bySource(files []File) [][]File {
+	var out [][]File
+	type source struct {
+		path string
+		zip  bool
+	}
+	places := map[source]int{}
+	for _, f := range files {
+		key := source{f.Path, f.Zip}
+		i, ok := places[key]
+		if !ok {
+			i, out = len(out), append(out, nil)
+			places[key] = i
+		}
+		out[i] = append(out[i], f)
+	}
+	return out
+}
+
+// each does something for all files at the same time, as far as requests may go
+// on, and explains what fails.
+func (p *Publisher) each(ctx context.Context, files []File, do func(ctx context.Context, i int) error) error {
+	group, groupCtx := errgroup.WithContext(ctx)
+	for i, f := range files {
+		group.Go(func() error {
+			if err := p.requests.Acquire(groupCtx, 1); err != nil {
+				return awserr.Ended(groupCtx, "publish assets")
+			}
+			defer p.requests.Release(1)
+			if err := do(groupCtx, i); err != nil {
+				return p.explain(groupCtx, f, err)
+			}
+			return nil
+		})
+	}
+	return group.Wait()
+}
+
+// publish brings one source to its destinations and returns to how many.
+func (p *Publisher) publish(ctx context.Context, files []File) (int, error) {
+	there := make([]bool, len(files))
+	err := p.each(ctx, files, func(ctx context.Context, i int) (err error) {
+		there[i], err = p.look(ctx, files[i])
+		return err
+	})
+	if err != nil {
+		return 0, err
+	}
+	var missing []File
+	for i, f := range files {
+		if there[i] && !p.force {
+			p.note(fmt.Sprintf("asset %s is already at %s", f.Name, f))
+			continue
+		}
+		missing = append(missing, f)
+	}
+	if len(missing) == 0 {
+		return 0, nil
+	}
+	c, err := p.load(ctx, missing[0])
+	if err != nil {
+		return 0, p.explain(ctx, missing[0], err)
+	}
+	defer c.release()
+	var sent atomic.Int64
+	err = p.each(ctx, missing, func(ctx context.Context, i int) error {
+		if err := p.send(ctx, missing[i], c); err != nil {
+			return err
+		}
+		p.note(fmt.Sprintf("asset %s published to %s", missing[i].Name, missing[i]))
+		sent.Add(1)
+		return nil
+	})
+	return int(sent.Load()), err
+}
+
+func client(f File) *s3.Client {
+	return s3.NewFromConfig(f.AWS, func(o *s3.Options) {
 		// Buckets of an endpoint of one's own are no host names there.
 		o.UsePathStyle = f.AWS.BaseEndpoint != nil
 	})
-	there, err := p.present(ctx, client, f)
+}
+
+// look returns whether the object is there already.
+func (p *Publisher) look(ctx context.Context, f File) (bool, error) {
+	there, err := p.present(ctx, client(f), f)
 	if again, foreignErr := p.meantToBeForeign(ctx, f.Bucket, err); foreignErr != nil {
 		return false, foreignErr
 	} else if again {
-		there, err = p.present(ctx, client, f)
+		return p.present(ctx, client(f), f)
 	}
-	if err != nil {
-		return false, err
-	}
-	if there && !p.force {
-		p.note(fmt.Sprintf("asset %s is already at %s", f.Name, f))
-		return false, nil
-	}
-	encryption, err := p.bucketEncryption(ctx, client, f.Bucket)
-	if err != nil {
-		return false, err
-	}
-	select {
-	case p.uploading <- struct{}{}:
-	case <-ctx.Done():
-		return false, awserr.Ended(ctx, "publish assets")
-	}
-	err = p.upload(ctx, client, f, encryption)
-	<-p.uploading
-	if err != nil {
-		return false, err
-	}
-	p.note(fmt.Sprintf("asset %s published to %s", f.Name, f))
-	return true, nil
+	return there, err
 }
 
 // present asks by listing, because without permission to list a HEAD of an
@@ -210,25 +265,6 @@ func (p *Publisher) present(ctx context.Context, client *s3.Client, f File) (boo
 	return slices.ContainsFunc(out.Contents, func(o s3types.Object) bool {
 		return aws.ToString(o.Key) == f.Key && aws.ToInt64(o.Size) > emptyZip
 	}), nil
-}
-
-// source returns the place of the asset on disk, having made sure that it is
-// inside the assembly.
-func (p *Publisher) source(f File) (string, os.FileInfo, error) {
-	root, err := os.OpenRoot(p.dir)
-	if err != nil {
-		return "", nil, err
-	}
-	defer func() { _ = root.Close() }()
-	local, err := filepath.Localize(f.Path)
-	if err != nil {
-		return "", nil, fmt.Errorf("path %q leads outside the assembly", f.Path)
-	}
-	info, err := root.Stat(local)
-	if err != nil {
-		return "", nil, err
-	}
-	return filepath.Join(p.dir, local), info, nil
 }
 
 // explain turns a failure into what a user needs to know.

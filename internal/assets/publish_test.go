@@ -46,6 +46,9 @@ type bucketServer struct {
 	// encryptionReads are calls of GetBucketEncryption.
 	encryptionReads int
 	aborted         int
+	// onPut is called with the key before an object or part is taken; it may
+	// wait.
+	onPut func(key string)
 }
 
 func newBucket(t *testing.T) *bucketServer {
@@ -62,9 +65,12 @@ func (b *bucketServer) serve(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		return
 	}
+	bucket, key, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
+	if b.onPut != nil && r.Method == http.MethodPut {
+		b.onPut(key)
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	bucket, key, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
 	query := r.URL.Query()
 	switch {
 	case bucket == "abroad" && r.Header.Get("X-Amz-Expected-Bucket-Owner") != "":

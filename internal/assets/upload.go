@@ -1,12 +1,9 @@
 package assets
 
 import (
+	"bytes"
 	"cmp"
 	"context"
-	"errors"
-	"fmt"
-	"io"
-	"os"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/feature/s3/transfermanager"
@@ -14,12 +11,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	s3types "github.com/aws/aws-sdk-go-v2/service/s3/types"
 
-	"github.com/aphex-pipeline/aphex/internal/archive"
 	"github.com/aphex-pipeline/aphex/internal/awserr"
 )
-
-// partsAtOnce bounds the memory of one upload: that many parts of 8 MiB.
-const partsAtOnce = 2
 
 // encryption is how objects of a bucket are to be encrypted; the zero value
 // leaves it to the bucket.
@@ -72,62 +65,52 @@ func defaultEncryption(c *s3types.ServerSideEncryptionConfiguration) encryption 
 	return encryption{}
 }
 
-// upload streams the asset. A reader that fails half-way aborts the upload, so
-// that no truncated object can appear.
-func (p *Publisher) upload(ctx context.Context, client *s3.Client, f File, e encryption) error {
-	body, contentType, err := p.open(f)
+// send uploads the asset to one destination.
+func (p *Publisher) send(ctx context.Context, f File, c *content) error {
+	to := client(f)
+	e, err := p.bucketEncryption(ctx, to, f.Bucket)
+	if err != nil {
+		return err
+	}
+	kind := "application/zip"
+	if !f.Zip {
+		kind = cmp.Or(f.ContentType, contentType(f.Path))
+	}
+	var key *string
+	if e.key != "" {
+		key = aws.String(e.key)
+	}
+	if c.large {
+		return c.stream(ctx, to, &transfermanager.UploadObjectInput{
+			Bucket: aws.String(f.Bucket), Key: aws.String(f.Key), ContentType: aws.String(kind),
+			ChecksumAlgorithm: tmtypes.ChecksumAlgorithmSha256, ExpectedBucketOwner: p.expected(f.Bucket),
+			ServerSideEncryption: tmtypes.ServerSideEncryption(e.algorithm), SSEKMSKeyID: key,
+		})
+	}
+	_, err = to.PutObject(ctx, &s3.PutObjectInput{
+		Bucket: aws.String(f.Bucket), Key: aws.String(f.Key), ContentType: aws.String(kind), Body: bytes.NewReader(c.data),
+		ChecksumSHA256: aws.String(c.sum), ExpectedBucketOwner: p.expected(f.Bucket),
+		ServerSideEncryption: e.algorithm, SSEKMSKeyId: key,
+	})
+	return err
+}
+
+// stream uploads a large asset in parts. A reader that fails half-way aborts
+// the upload, so that no truncated object can appear. Destinations of one asset
+// take turns, in the memory of one.
+func (c *content) stream(ctx context.Context, to *s3.Client, in *transfermanager.UploadObjectInput) error {
+	if err := c.streaming.Acquire(ctx, 1); err != nil {
+		return awserr.Ended(ctx, "publish assets")
+	}
+	defer c.streaming.Release(1)
+	body, err := c.open()
 	if err != nil {
 		return err
 	}
 	defer func() { _ = body.Close() }()
-	in := &transfermanager.UploadObjectInput{
-		Bucket: aws.String(f.Bucket), Key: aws.String(f.Key), Body: body, ContentType: aws.String(contentType),
-		ChecksumAlgorithm: tmtypes.ChecksumAlgorithmSha256, ExpectedBucketOwner: p.expected(f.Bucket),
-		ServerSideEncryption: tmtypes.ServerSideEncryption(e.algorithm),
-	}
-	if e.key != "" {
-		in.SSEKMSKeyID = aws.String(e.key)
-	}
-	_, err = transfermanager.New(client, func(o *transfermanager.Options) { o.Concurrency = partsAtOnce }).UploadObject(ctx, in)
-	return err
-}
-
-// open returns the bytes of the asset. The caller closes them.
-func (p *Publisher) open(f File) (io.ReadCloser, string, error) {
-	name, info, err := p.source(f)
-	switch {
-	case err != nil:
-		return nil, "", err
-	case f.Zip && !info.IsDir():
-		return nil, "", fmt.Errorf("%s is not a folder, and only folders are packaged", f.Path)
-	case !f.Zip && !info.Mode().IsRegular():
-		return nil, "", fmt.Errorf("%s is not a regular file", f.Path)
-	case f.Zip:
-		return zipped(name), "application/zip", nil
-	}
-	file, err := os.Open(name)
-	return file, cmp.Or(f.ContentType, contentType(f.Path)), err
-}
-
-// zipStream is an archive being made while it is read. Closing it ends the
-// goroutine that makes it, and waits.
-type zipStream struct {
-	*io.PipeReader
-	done chan struct{}
-}
-
-func zipped(dir string) *zipStream {
-	reader, writer := io.Pipe()
-	s := &zipStream{PipeReader: reader, done: make(chan struct{})}
-	go func() {
-		defer close(s.done)
-		writer.CloseWithError(archive.Zip(writer, dir))
-	}()
-	return s
-}
-
-func (s *zipStream) Close() error {
-	err := s.CloseWithError(errors.New("nobody reads the archive any more"))
-	<-s.done
+	in.Body = body
+	_, err = transfermanager.New(to, func(o *transfermanager.Options) {
+		o.Concurrency, o.PartSizeBytes, o.MultipartUploadThreshold = partsAtOnce, partSize, partSize
+	}).UploadObject(ctx, in)
 	return err
 }
