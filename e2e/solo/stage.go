@@ -20,6 +20,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/aphex-pipeline/aphex/internal/awsauth"
 	"github.com/aphex-pipeline/aphex/internal/awserr"
 	"github.com/aphex-pipeline/aphex/internal/pipeline"
 	"github.com/aphex-pipeline/aphex/internal/record"
@@ -110,11 +111,12 @@ func (s Spec) call() string {
 		s.Run, "uid-"+s.Run, body, task.OutputStacks, task.OutputStacksURL)
 }
 
-// base is the identity that awsauth.Base would find, with its retries.
+// base is the identity that awsauth.Base would find, with its retries and
+// connections.
 func (s Spec) base(context.Context) (awssdk.Config, error) {
 	return awssdk.Config{
 		Region: s.Region, Credentials: credentials.NewStaticCredentialsProvider(s.Account, "test", ""), BaseEndpoint: &s.Endpoint,
-		Retryer: func() awssdk.Retryer { return awserr.Retryer(5, 5*time.Second) },
+		HTTPClient: awsauth.Connections(), Retryer: func() awssdk.Retryer { return awserr.Retryer(5, 5*time.Second) },
 	}, nil
 }
 

@@ -33,6 +33,8 @@ type stsServer struct {
 	refuse   map[string]string // role ARN → error code
 	lifetime time.Duration
 	requests []url.Values
+	// assuming, if set, is called before a role is given; it may wait.
+	assuming func()
 }
 
 func newSTS(t *testing.T) *stsServer {
@@ -52,6 +54,11 @@ func (s *stsServer) serve(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s.requests = append(s.requests, r.PostForm)
+	if s.assuming != nil && r.PostForm.Get("Action") == "AssumeRole" {
+		s.mu.Unlock()
+		s.assuming()
+		s.mu.Lock()
+	}
 	role := r.PostForm.Get("RoleArn")
 	switch action := r.PostForm.Get("Action"); action {
 	case "GetCallerIdentity":
@@ -198,6 +205,39 @@ func TestSessions_ProvesEachRoleOnce(t *testing.T) {
 	}
 	require.Len(t, sts.sent("AssumeRole"), 1)
 	require.Len(t, sts.sent("GetCallerIdentity"), 2)
+}
+
+// Two roles are proved at the same time: neither waits for the other.
+func TestSessions_ProvesRolesTogether(t *testing.T) {
+	t.Parallel()
+	sts := newSTS(t)
+	var both sync.WaitGroup
+	both.Add(2)
+	sts.assuming = func() { both.Done(); both.Wait() }
+	sessions := awsauth.NewSessions(sts.base(own), "s")
+	errs := make([]error, 2)
+	var group sync.WaitGroup
+	for i := range errs {
+		group.Go(func() {
+			_, errs[i] = sessions.For(t.Context(), target(other), &awsauth.Role{ARN: fmt.Sprintf("%s%d", roleIn, i)})
+		})
+	}
+	group.Wait()
+	require.NoError(t, errors.Join(errs...))
+	require.Len(t, sts.sent("GetCallerIdentity"), 3)
+}
+
+// What failed is tried again by the next who asks.
+func TestSessions_FailureIsNotKept(t *testing.T) {
+	t.Parallel()
+	sts := newSTS(t)
+	sts.refuse[roleIn] = "AccessDenied"
+	sessions := awsauth.NewSessions(sts.base(own), "s")
+	_, err := sessions.For(t.Context(), target(other), &awsauth.Role{ARN: roleIn})
+	require.ErrorIs(t, err, &fault.Fault{Reason: fault.RoleDenied})
+	sts.refuse[roleIn] = ""
+	_, err = sessions.For(t.Context(), target(other), &awsauth.Role{ARN: roleIn})
+	require.NoError(t, err)
 }
 
 func TestSessions_RenewsBeforeTheEnd(t *testing.T) {

@@ -18,15 +18,36 @@ type Sessions struct {
 	base aws.Config
 	name string
 
+	caller once[Identity]
+
 	mu     sync.Mutex
-	caller *Identity
-	proved map[string]Session
+	proved map[string]*once[Session]
+}
+
+// once is what is asked for until there is an answer; whoever comes meanwhile
+// waits for it.
+type once[T any] struct {
+	mu    sync.Mutex
+	known *T
+}
+
+func (o *once[T]) get(ask func() (T, error)) (*T, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.known == nil {
+		got, err := ask()
+		if err != nil {
+			return nil, err
+		}
+		o.known = &got
+	}
+	return o.known, nil
 }
 
 // NewSessions returns sessions on top of base; name is the session name of
 // every role assumed, see SessionName.
 func NewSessions(base aws.Config, name string) *Sessions {
-	return &Sessions{base: base, name: name, proved: map[string]Session{}}
+	return &Sessions{base: base, name: name, proved: map[string]*once[Session]{}}
 }
 
 // Session is a set of credentials whose account was proved.
@@ -43,21 +64,11 @@ type Session struct {
 //
 // Errors: those of the function Caller.
 func (s *Sessions) Caller(ctx context.Context) (Identity, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.callerLocked(ctx)
-}
-
-func (s *Sessions) callerLocked(ctx context.Context) (Identity, error) {
-	if s.caller != nil {
-		return *s.caller, nil
-	}
-	id, err := Caller(ctx, s.base)
+	id, err := s.caller.get(func() (Identity, error) { return Caller(ctx, s.base) })
 	if err != nil {
 		return Identity{}, err
 	}
-	s.caller = &id
-	return id, nil
+	return *id, nil
 }
 
 // For returns credentials for target through role, or the process's own if
@@ -69,22 +80,27 @@ func (s *Sessions) callerLocked(ctx context.Context) (Identity, error) {
 // Errors: RoleDenied names the role, who asked and what STS said;
 // AccountMismatch; CredentialsMissing; AWSUnavailable.
 func (s *Sessions) For(ctx context.Context, target Target, role *Role) (Session, error) {
+	session, err := s.of(sessionKey(target, role)).get(func() (Session, error) {
+		caller, err := s.Caller(ctx)
+		if err != nil {
+			return Session{}, err
+		}
+		return s.prove(ctx, target, role, caller)
+	})
+	if err != nil {
+		return Session{}, err
+	}
+	return *session, nil
+}
+
+// of returns the place of a session.
+func (s *Sessions) of(key string) *once[Session] {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	key := sessionKey(target, role)
-	if session, ok := s.proved[key]; ok {
-		return session, nil
+	if s.proved[key] == nil {
+		s.proved[key] = &once[Session]{}
 	}
-	caller, err := s.callerLocked(ctx)
-	if err != nil {
-		return Session{}, err
-	}
-	session, err := s.prove(ctx, target, role, caller)
-	if err != nil {
-		return Session{}, err
-	}
-	s.proved[key] = session
-	return session, nil
+	return s.proved[key]
 }
 
 func (s *Sessions) prove(ctx context.Context, target Target, role *Role, caller Identity) (Session, error) {

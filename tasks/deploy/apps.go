@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/aphex-pipeline/aphex/internal/assembly"
 	"github.com/aphex-pipeline/aphex/internal/assets"
@@ -97,10 +98,7 @@ func (d *deployment) prepare(ctx context.Context, g group) (*selection, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := d.proveStacks(ctx, s, stacks); err != nil {
-		return nil, err
-	}
-	files, err := d.files(ctx, s, stacks)
+	files, err := d.prove(ctx, s, stacks)
 	if err != nil {
 		return nil, err
 	}
@@ -121,6 +119,21 @@ func (d *deployment) prepare(ctx context.Context, g group) (*selection, error) {
 		return nil, err
 	}
 	return s, nil
+}
+
+// prove proves the credentials of stacks and assets at the same time, and the
+// bootstrap. What is wrong with the stacks is told first.
+func (d *deployment) prove(ctx context.Context, s *selection, stacks []*assembly.Stack) ([]assets.File, error) {
+	var wg sync.WaitGroup
+	var files []assets.File
+	var filesErr error
+	wg.Go(func() { files, filesErr = d.files(ctx, s, stacks) })
+	err := d.proveStacks(ctx, s, stacks)
+	wg.Wait()
+	if err != nil {
+		return nil, err
+	}
+	return files, filesErr
 }
 
 // choose finds the configured stacks in an app's assembly and refuses what must
