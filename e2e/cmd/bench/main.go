@@ -45,7 +45,7 @@ func main() {
 	only := flag.String("only", "", "measure one part alone: "+strings.Join(parts(), ", "))
 	length := flag.Duration("length", 10*time.Second, "how long the stacks that wait take (deploy)")
 	rounds := flag.Int("rounds", rounds, "how often each deployment is measured (deploy)")
-	which := flag.String("case", "", "measure only the deployments whose name contains this (deploy)")
+	which := flag.String("case", "", "measure only the deployments whose name contains this, and no synth (deploy)")
 	flag.Parse()
 	if *only != "" && !slices.Contains(parts(), *only) {
 		_, _ = fmt.Fprintf(os.Stderr, "-only is %q: allowed are %s\n", *only, strings.Join(parts(), ", "))
