@@ -74,7 +74,7 @@ func TestHostileCommands(t *testing.T) {
 	found := said(object(t, l, status.Node("build").Output("log-url")), object(t, l, status.Node("test-dev").Output("log-url")))
 	require.Equal(t, rows, found)
 	require.Equal(t, map[string]int{"build": 1, "synth": 1, "test": 1}, ledger.ran())
-	require.Contains(t, status.Node("build").Message, " 1 artifacts,", "links are not published")
+	require.Contains(t, status.Node("build").Message, " 1 artifact,", "links are not published")
 }
 
 // TestHostileCommands_ThatKillTheWorker: the build fails and says so; the

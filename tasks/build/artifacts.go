@@ -19,6 +19,7 @@ import (
 
 	"github.com/aphex-pipeline/aphex/internal/awserr"
 	"github.com/aphex-pipeline/aphex/internal/bytesize"
+	"github.com/aphex-pipeline/aphex/internal/count"
 	"github.com/aphex-pipeline/aphex/internal/fault"
 	"github.com/aphex-pipeline/aphex/internal/record"
 	"github.com/aphex-pipeline/aphex/internal/redact"
@@ -47,7 +48,7 @@ type published struct {
 
 // String is the published part of the stage's message.
 func (p published) String() string {
-	text := fmt.Sprintf("%d artifacts", len(p.artifacts))
+	text := count.Of(len(p.artifacts), "artifact")
 	if p.differing > 0 {
 		text += fmt.Sprintf(" (%d unlike an earlier build's)", p.differing)
 	}

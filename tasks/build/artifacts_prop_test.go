@@ -425,7 +425,7 @@ func TestPublish_MeetsWhatOthersDidToTheBucket(t *testing.T) {
 	require.NoError(t, err)
 	got, err := publishes(t.Context(), objects, "u1", commit, 0, files)
 	require.NoError(t, err)
-	require.Equal(t, "1 artifacts (1 unlike an earlier build's)", got.String())
+	require.Equal(t, "1 artifact (1 unlike an earlier build's)", got.String())
 	require.Equal(t, "another's", string(content(t, objects, commit+"/x")))
 
 	_, err = objects.Put(t.Context(), keyOf(t, objects, got.artifacts[0]), strings.NewReader("another's"), store.PutOptions{})

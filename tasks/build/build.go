@@ -12,6 +12,7 @@ import (
 	"github.com/aphex-pipeline/aphex/internal/artifacts"
 	"github.com/aphex-pipeline/aphex/internal/bytesize"
 	"github.com/aphex-pipeline/aphex/internal/cache"
+	"github.com/aphex-pipeline/aphex/internal/count"
 	"github.com/aphex-pipeline/aphex/internal/pipeline"
 	"github.com/aphex-pipeline/aphex/internal/record"
 	"github.com/aphex-pipeline/aphex/internal/store"
@@ -143,7 +144,7 @@ func (s *Stage) Run(ctx context.Context, req task.Request, env task.Env) (task.R
 	}
 	caches.Keep(ctx)
 	return task.Result{
-		Message: fmt.Sprintf("%d commands in %s, %s, snapshot of %s", len(cfg.Build.Commands),
+		Message: fmt.Sprintf("%s in %s, %s, snapshot of %s", count.Of(len(cfg.Build.Commands), "command"),
 			built.Sub(began).Round(100*time.Millisecond), published, bytesize.Format(snapshot.Size)),
 		Outputs: map[string]string{
 			task.OutputArtifactPath: s.cfg.Store.URL(record.ArtifactPrefix(req.Commit)),

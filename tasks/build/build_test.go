@@ -136,7 +136,7 @@ func TestRun_CommandsInOrderWithFolderAndVariablesCarriedOver(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, want.String(), string(b.object(t, b.request.Commit+"/order.txt")))
 	require.Contains(t, got.Message, "22 commands in ")
-	require.Contains(t, got.Message, "1 artifacts, snapshot of ")
+	require.Contains(t, got.Message, "1 artifact, snapshot of ")
 	for _, name := range task.Outputs(task.StageBuild) {
 		if name != task.OutputLogURL { // the plugin's own
 			require.NotEmpty(t, got.Outputs[name], name)
@@ -397,7 +397,7 @@ func TestRun_AgainAfterInterruptionStartsClean(t *testing.T) {
 	b.Restart()
 	got, err := b.run(t.Context())
 	require.NoError(t, err)
-	require.Contains(t, got.Message, "1 artifacts")
+	require.Contains(t, got.Message, "1 artifact")
 	require.Equal(t, "changed\n", string(b.object(t, b.request.Commit+"/file")))
 }
 

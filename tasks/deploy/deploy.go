@@ -15,6 +15,7 @@ import (
 	"github.com/aphex-pipeline/aphex/internal/awsauth"
 	"github.com/aphex-pipeline/aphex/internal/awscalls"
 	"github.com/aphex-pipeline/aphex/internal/cfn"
+	"github.com/aphex-pipeline/aphex/internal/count"
 	"github.com/aphex-pipeline/aphex/internal/fault"
 	"github.com/aphex-pipeline/aphex/internal/handover"
 	"github.com/aphex-pipeline/aphex/internal/pipeline"
@@ -320,7 +321,7 @@ func (d *deployment) finish(ctx context.Context) (task.Result, error) {
 		parameter = ""
 	}
 	return task.Result{
-		Message: fmt.Sprintf("%s: %s in %s: %s; %s", d.target.Name, plural(len(outcomes), "stack"), seconds(d.stage.now().Sub(d.began)), strings.Join(outcomes, ", "), plural(d.calls.Total(), "AWS call")),
+		Message: fmt.Sprintf("%s: %s in %s: %s; %s", d.target.Name, count.Of(len(outcomes), "stack"), seconds(d.stage.now().Sub(d.began)), strings.Join(outcomes, ", "), count.Of(d.calls.Total(), "AWS call")),
 		Outputs: map[string]string{task.OutputDeployed: "true", task.OutputStacks: parameter, task.OutputStacksURL: object.URL},
 	}, nil
 }
@@ -344,13 +345,6 @@ func (d *deployment) say(format string, args ...any) {
 	if _, err := fmt.Fprintf(d.env.Output, "%s %s %s\n", d.stage.now().UTC().Format(time.TimeOnly), d.target.Name, fmt.Sprintf(format, args...)); err != nil {
 		d.env.Logger.Warn("log line lost", "err", err)
 	}
-}
-
-func plural(n int, noun string) string {
-	if n == 1 {
-		return "1 " + noun
-	}
-	return fmt.Sprintf("%d %ss", n, noun)
 }
 
 // seconds renders a duration as "12 s" or "3 min 5 s".

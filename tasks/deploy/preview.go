@@ -9,6 +9,7 @@ import (
 	"github.com/aphex-pipeline/aphex/internal/assets"
 	"github.com/aphex-pipeline/aphex/internal/awsauth"
 	"github.com/aphex-pipeline/aphex/internal/cfn"
+	"github.com/aphex-pipeline/aphex/internal/count"
 	"github.com/aphex-pipeline/aphex/internal/diff"
 	"github.com/aphex-pipeline/aphex/internal/fault"
 	"github.com/aphex-pipeline/aphex/internal/pipeline"
@@ -272,7 +273,7 @@ func (p *preview) upload(ctx context.Context, s *selection, stack *assembly.Stac
 	if err != nil {
 		return "", err
 	}
-	p.say("%s: %s uploaded for CloudFormation to read, %d already there", stack.Name, plural(summary.Published, "template"), summary.Present)
+	p.say("%s: %s uploaded for CloudFormation to read, %d already there", stack.Name, count.Of(summary.Published, "template"), summary.Present)
 	if inline {
 		return "", nil
 	}

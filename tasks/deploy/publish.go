@@ -8,12 +8,13 @@ import (
 
 	"github.com/aphex-pipeline/aphex/internal/assembly"
 	"github.com/aphex-pipeline/aphex/internal/assets"
+	"github.com/aphex-pipeline/aphex/internal/count"
 )
 
 // publishAll brings the files and images of an app to their destinations, all
 // at the same time.
 func (d *deployment) publishAll(ctx context.Context, s *selection, stacks []*assembly.Stack, files []assets.File, found *pictures) error {
-	d.env.Progress(fmt.Sprintf("%s: publishing %s", d.target.Name, plural(len(files)+found.destinations(), "asset")))
+	d.env.Progress(fmt.Sprintf("%s: publishing %s", d.target.Name, count.Of(len(files)+found.destinations(), "asset")))
 	var summary assets.Summary
 	var sent int
 	all, allCtx := errgroup.WithContext(ctx)
@@ -29,6 +30,6 @@ func (d *deployment) publishAll(ctx context.Context, s *selection, stacks []*ass
 		return err
 	}
 	there := summary.Present + found.present + found.destinations() - sent
-	d.say("%s published, %d already there", plural(summary.Published+sent, "asset"), there)
+	d.say("%s published, %d already there", count.Of(summary.Published+sent, "asset"), there)
 	return nil
 }

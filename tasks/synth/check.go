@@ -14,6 +14,7 @@ import (
 
 	"github.com/aphex-pipeline/aphex/internal/archive"
 	"github.com/aphex-pipeline/aphex/internal/assembly"
+	"github.com/aphex-pipeline/aphex/internal/count"
 	"github.com/aphex-pipeline/aphex/internal/fault"
 	"github.com/aphex-pipeline/aphex/internal/jsonlimit"
 )
@@ -105,7 +106,7 @@ func (s *synthesis) check(dir string, loaded *assembly.Assembly) ([]*assembly.St
 	problems = append(problems, violations...)
 	if len(problems) > 0 {
 		return nil, fault.Newf(fault.User, fault.SynthAnnotation, s.request.op(), "Mend what the app reports; nothing was deployed",
-			"the app reports %s: %s", count(len(problems), "error"), enumerate(problems))
+			"the app reports %s: %s", count.Of(len(problems), "error"), enumerate(problems))
 	}
 	return selected, nil
 }
@@ -139,7 +140,7 @@ func (s *synthesis) missingContext(missing []assembly.MissingContext) error {
 	slices.Sort(lines)
 	return fault.Newf(fault.User, fault.ContextMissing, s.request.op(),
 		"Run `cdk synth` locally with credentials of the account, and commit cdk.context.json; or set the keys under context of environment "+s.request.Environment.Name,
-		"the app needs %s that is not in cdk.context.json, and holds dummy values without: %s%s", count(len(missing), "context value"), enumerate(lines), s.lookedUp)
+		"the app needs %s that is not in cdk.context.json, and holds dummy values without: %s%s", count.Of(len(missing), "context value"), enumerate(lines), s.lookedUp)
 }
 
 // validationReport is validation-report.json of an assembly.
@@ -231,11 +232,4 @@ func enumerate(problems []string) string {
 		return fmt.Sprintf("%s; and %d more", strings.Join(problems[:maxShownProblems], "; "), more)
 	}
 	return strings.Join(problems, "; ")
-}
-
-func count(n int, noun string) string {
-	if n == 1 {
-		return "1 " + noun
-	}
-	return fmt.Sprintf("%d %ss", n, noun)
 }

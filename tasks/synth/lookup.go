@@ -11,6 +11,7 @@ import (
 	"slices"
 
 	"github.com/aphex-pipeline/aphex/internal/assembly"
+	"github.com/aphex-pipeline/aphex/internal/count"
 	"github.com/aphex-pipeline/aphex/internal/fault"
 	"github.com/aphex-pipeline/aphex/internal/worker"
 )
@@ -38,7 +39,7 @@ func (s *synthesis) lookUp(ctx context.Context, incomplete *assembly.Assembly) e
 	if err != nil {
 		return err
 	}
-	if _, err := fmt.Fprintf(s.out, "looking up %s with %s\n", count(len(incomplete.Missing), "context value"), program); err != nil {
+	if _, err := fmt.Fprintf(s.out, "looking up %s with %s\n", count.Of(len(incomplete.Missing), "context value"), program); err != nil {
 		return err
 	}
 	before, err := s.savedContext(ctx, source)

@@ -94,9 +94,9 @@ func TestReports_FromBeforeTheCommandsDoNotCount(t *testing.T) {
 	for name, tt := range map[string]struct {
 		command, message string
 	}{
-		"nothing new":           {"true", "dev: no test report that the commands wrote matches old/*.xml (2 from before them); 1 test commands"},
-		"read, with a new mode": {"cat old/a.xml; chmod 600 old/*.xml; touch -r old/a.xml old/a.xml", "dev: no test report that the commands wrote matches old/*.xml (2 from before them); 1 test commands"},
-		"one beside them":       {writes("old/c.xml", "p"), "dev: 1 passed, 0 failed, 0 skipped; 1 test commands"},
+		"nothing new":           {"true", "dev: no test report that the commands wrote matches old/*.xml (2 from before them); 1 test command"},
+		"read, with a new mode": {"cat old/a.xml; chmod 600 old/*.xml; touch -r old/a.xml old/a.xml", "dev: no test report that the commands wrote matches old/*.xml (2 from before them); 1 test command"},
+		"one beside them":       {writes("old/c.xml", "p"), "dev: 1 passed, 0 failed, 0 skipped; 1 test command"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -281,7 +281,7 @@ func TestReports_NobodyAsksFor(t *testing.T) {
 	b.trees = away{b.Worker, &lists, false, fault.Transient}
 	got, err := b.run(t.Context())
 	require.NoError(t, err)
-	require.Contains(t, got.Message, "dev: 1 test commands passed in")
+	require.Contains(t, got.Message, "dev: 1 test command passed in")
 	require.Zero(t, lists)
 	require.FileExists(t, b.Path(worker.SourceDir, "junit.xml"))
 	require.Nil(t, b.result(t).Tests)

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/aphex-pipeline/aphex/internal/artifacts"
+	"github.com/aphex-pipeline/aphex/internal/count"
 	"github.com/aphex-pipeline/aphex/internal/pipeline"
 	"github.com/aphex-pipeline/aphex/internal/record"
 	"github.com/aphex-pipeline/aphex/internal/store"
@@ -127,7 +128,7 @@ func (s *Stage) test(ctx context.Context, req task.Request, env task.Env, target
 		return task.Result{}, err
 	}
 	began := s.now()
-	env.Progress(fmt.Sprintf("%s: running %d test commands", target.Name, len(target.Tests.Commands)))
+	env.Progress(fmt.Sprintf("%s: running %s", target.Name, count.Of(len(target.Tests.Commands), "test command")))
 	results, err := commands.Run(ctx, s.cfg.Worker, commands.List{
 		Commands: target.Tests.Commands, Dir: worker.SourceDir, Env: vars,
 		Timeout: cmp.Or(target.Tests.Timeout, DefaultTimeout), TimeoutLabel: "environments[].tests.timeout",
@@ -155,7 +156,7 @@ func (s *Stage) test(ctx context.Context, req task.Request, env task.Env, target
 		said += "; "
 	}
 	return task.Result{
-		Message: fmt.Sprintf("%s: %s%d test commands passed in %s", target.Name, said, len(results), took),
+		Message: fmt.Sprintf("%s: %s%s passed in %s", target.Name, said, count.Of(len(results), "test command"), took),
 		Outputs: map[string]string{task.OutputResult: "passed"},
 	}, nil
 }
