@@ -276,7 +276,7 @@ func TestScenarios_AreTheRowsOfTheirPage(t *testing.T) {
 	page, err := os.ReadFile("../docs/spec/scenarios.md")
 	require.NoError(t, err)
 	var sources strings.Builder
-	for _, file := range []string{"scenarios_test.go", "reports_test.go", "outages_test.go", "failures_test.go", "notify_test.go", "successor_test.go", "selfmod_test.go"} {
+	for _, file := range []string{"scenarios_test.go", "reports_test.go", "outages_test.go", "failures_test.go", "notify_test.go", "successor_test.go", "selfmod_test.go", "infra_test.go"} {
 		text, err := os.ReadFile(file)
 		require.NoError(t, err)
 		sources.Write(text)

@@ -120,9 +120,14 @@ func (p parts) stages() task.Registry {
 		successors := handover.New(p.kube)
 		deployConfig.Guard, deployConfig.Successors = guard, successors
 		validateConfig.Start, validateConfig.Labels = validate.NewReplacer(p.kube), validate.Labels(p.kube)
-		stages[task.StageDeployPipeline] = workflow.NewStage(workflow.Config{Kube: p.kube, Workspace: files, Guard: guard, Successors: successors})
+		environments := deploy.New(deployConfig)
+		stages[task.StageDeployEnv] = environments
+		stages[task.StageDeployPipeline] = workflow.NewStage(workflow.Config{
+			Kube: p.kube, Workspace: files, Guard: guard, Successors: successors, Apps: apps{environments},
+		})
+	} else {
+		stages[task.StageDeployEnv] = deploy.New(deployConfig)
 	}
-	stages[task.StageDeployEnv] = deploy.New(deployConfig)
 	stages[task.StageValidate] = validate.New(validateConfig)
 	return stages
 }
@@ -138,6 +143,13 @@ type synthesizer struct{ *synth.Synthesizer }
 
 func (s synthesizer) Synth(ctx context.Context, req deploy.SynthRequest, out io.Writer) (string, error) {
 	return s.Synthesizer.Synth(ctx, synth.Request(req), out)
+}
+
+// apps gives tasks/deploy the type of tasks/workflow, in the same way.
+type apps struct{ *deploy.Stage }
+
+func (a apps) DeployApp(ctx context.Context, req task.Request, env task.Env, app workflow.App) (string, error) {
+	return a.Stage.DeployApp(ctx, req, env, deploy.App(app))
 }
 
 // identity hands out AWS credentials to stages and to the commands that may

@@ -44,6 +44,7 @@ type stage struct {
 	phases   []string
 	resets   []string
 	dirs     []string
+	synths   []deploy.SynthRequest
 	journal  *memory
 	kept     []record.Events
 	images   deploy.ImageBuilder
@@ -93,7 +94,7 @@ func (s *stage) IsAncestor(_ context.Context, ancestor, descendant string) (bool
 func (s *stage) FindApp(_ context.Context, path string) (string, error) { return path, nil }
 
 func (s *stage) Synth(_ context.Context, req deploy.SynthRequest, _ io.Writer) (string, error) {
-	require.Equal(s.t, "dev", req.Environment.Name)
+	s.synths = append(s.synths, req)
 	dir := s.t.TempDir()
 	for name, content := range s.files {
 		path := filepath.Join(dir, filepath.FromSlash(name))
@@ -155,23 +156,35 @@ func (s *stage) run(commit string, edit ...func(*task.Request)) (task.Result, er
 
 func (s *stage) runWith(ctx context.Context, commit string, edit ...func(*task.Request)) (task.Result, error) {
 	s.t.Helper()
-	dir := s.t.TempDir()
-	stage := deploy.New(deploy.Config{
-		Workspace: s, Synth: s, Store: store.NewDir(dir), Guard: s, Private: s.t.TempDir(), Events: s,
-		Base: func(context.Context) (awssdk.Config, error) { return config(s.emulator, s.base), nil }, Images: s.images,
-	})
-	req := task.Request{
-		Run: task.Run{Namespace: "ns", Name: "shop-x", UID: "uid-" + s.prefix, Epoch: s.journal.execution}, Stage: task.StageDeployEnv, Node: "shop-x.deploy-dev",
-		Pipeline: "shop", Environment: "dev", ConfigPath: "aphex-config.yaml", Commit: strings.Repeat(commit, 40),
-	}
+	req := s.request(task.StageDeployEnv, "dev", commit)
 	for _, f := range edit {
 		f(&req)
 	}
+	return s.new(store.NewDir(s.t.TempDir())).Run(ctx, req, s.env())
+}
+
+// new is the stage in a fresh pod.
+func (s *stage) new(bucket *store.Dir) *deploy.Stage {
+	return deploy.New(deploy.Config{
+		Workspace: s, Synth: s, Store: bucket, Guard: s, Private: s.t.TempDir(), Events: s,
+		Base: func(context.Context) (awssdk.Config, error) { return config(s.emulator, s.base), nil }, Images: s.images,
+	})
+}
+
+func (s *stage) request(stage, environment, commit string) task.Request {
+	return task.Request{
+		Run: task.Run{Namespace: "ns", Name: "shop-x", UID: "uid-" + s.prefix, Epoch: s.journal.execution}, Stage: stage, Node: "shop-x." + record.StageName(stage, environment),
+		Pipeline: "shop", Environment: environment, ConfigPath: "aphex-config.yaml", Commit: strings.Repeat(commit, 40),
+	}
+}
+
+// env is the surroundings of one call, with an empty log.
+func (s *stage) env() task.Env {
 	s.log.Reset()
-	return stage.Run(ctx, req, task.Env{
+	return task.Env{
 		Output: s, Logger: slog.New(slog.DiscardHandler), Effects: s.journal,
 		Progress: func(text string) { s.progress = append(s.progress, text) },
-	})
+	}
 }
 
 // repeat runs the same execution again.
@@ -229,6 +242,7 @@ func TestStage_DeploysExactlyTheConfiguredStacks(t *testing.T) {
 	require.Equal(t, []string{"runs/uid-" + s.prefix + "/snapshot.tar.zst"}, s.resets)
 	require.Regexp(t, s.expand(`(?m)^\d\d:\d\d:\d\d dev PREFIX-data CREATE_COMPLETE AWS::SSM::Parameter Param \(PREFIX-data/Param/Resource\)$`), s.log.String())
 	require.Contains(t, s.progress, s.expand("dev: deploying PREFIX-api (2/2)"))
+	require.Equal(t, "dev", s.synths[0].Environment.Name)
 	require.NoDirExists(t, s.dirs[0], "the assembly is removed")
 
 	client := cfnsdk.NewFromConfig(config(s.emulator, target))

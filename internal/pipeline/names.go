@@ -1,5 +1,9 @@
 package pipeline
 
+// Own stands for the pipeline itself where environments have their name: in
+// revisions, in records, in the log. No environment may be called so.
+const Own = "pipeline"
+
 // Labels and annotations of the objects of a pipeline.
 const (
 	// LabelPipeline is the pipeline's name, on its WorkflowTemplate, runs and

@@ -166,7 +166,7 @@ func checkVariables(env cursor) {
 
 func checkEnvironment(environment cursor) {
 	doc := environment.doc
-	if name := environment.key("name"); name.text() == "pipeline" {
+	if name := environment.key("name"); name.text() == Own {
 		name.add("\"pipeline\" is taken: its stage would be called deploy-pipeline, like the stage that updates the pipeline itself; use another name")
 	}
 	checkTimeout(environment)

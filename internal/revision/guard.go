@@ -39,9 +39,8 @@ const (
 )
 
 // Pipeline is the key under which the revision of the pipeline's own template
-// is kept, beside those of the environments. The configuration allows no
-// environment of that name.
-const Pipeline = "pipeline"
+// is kept, beside those of the environments.
+const Pipeline = pipeline.Own
 
 // Ancestry answers questions about the commit graph.
 type Ancestry interface {

@@ -22,6 +22,9 @@ type group struct {
 	stacks []pipeline.Stack
 	// all is every stack of the app in the environment.
 	all []pipeline.Stack
+	// whole says that the group is every stack the app defines; stacks and all
+	// are empty then.
+	whole bool
 }
 
 // namesOf lists the configured names of stacks.
@@ -74,7 +77,7 @@ func (d *deployment) deployGroup(ctx context.Context, g group, known map[string]
 	selected, ok := known[g.app]
 	if !ok {
 		var err error
-		if selected, err = d.prepare(ctx, g); err != nil {
+		if selected, _, err = d.prepare(ctx, g); err != nil {
 			return err
 		}
 		known[g.app] = selected
@@ -89,36 +92,33 @@ func (d *deployment) deployGroup(ctx context.Context, g group, known map[string]
 // prepare does everything for an app that comes before its first stack. All
 // that only reads comes first, so that what is wrong shows before anything is
 // written.
-func (d *deployment) prepare(ctx context.Context, g group) (*selection, error) {
+func (d *deployment) prepare(ctx context.Context, g group) (*selection, []*assembly.Stack, error) {
 	built, err := d.assembly(ctx, g)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	s, stacks, err := d.choose(built, g)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	files, err := d.prove(ctx, s, stacks)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	templates, err := d.templates(ctx, s, stacks)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	files = append(files, templates...)
 	found, err := d.images(ctx, s, g, stacks)
 	defer found.close(d)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if err := d.enter(ctx, revision.Deploying); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	if err := d.publishAll(ctx, s, stacks, files, found); err != nil {
-		return nil, err
-	}
-	return s, nil
+	return s, stacks, d.publishAll(ctx, s, stacks, files, found)
 }
 
 // prove proves the credentials of stacks and assets at the same time, and the
@@ -136,13 +136,13 @@ func (d *deployment) prove(ctx context.Context, s *selection, stacks []*assembly
 	return files, filesErr
 }
 
-// choose finds the configured stacks in an app's assembly and refuses what must
+// choose finds the stacks to deploy in an app's assembly and refuses what must
 // not or cannot be deployed.
 func (d *deployment) choose(built *assembly.Assembly, g group) (*selection, []*assembly.Stack, error) {
 	for _, warning := range built.Warnings {
 		d.say("warning: %s", warning)
 	}
-	stacks, err := built.Resolve(namesOf(g.all))
+	stacks, err := g.pick(built)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -202,8 +202,11 @@ func (d *deployment) checkStack(op string, s *assembly.Stack) error {
 		return fault.Newf(fault.User, fault.SynthAnnotation, op, "Mend what the app reports", "the app reports errors on stack %s: %s", s, strings.Join(texts, "; "))
 	}
 	if s.Account != "" && s.Account != d.target.Account || s.Region != "" && s.Region != d.target.Region {
-		return fault.Newf(fault.User, fault.EnvironmentMismatch, op,
-			"Take account and region in the app from CDK_DEFAULT_ACCOUNT and CDK_DEFAULT_REGION, or correct the environment in the configuration",
+		remedy := "Take account and region in the app from CDK_DEFAULT_ACCOUNT and CDK_DEFAULT_REGION"
+		if d.target.Name != pipeline.Own {
+			remedy += ", or correct the environment in the configuration"
+		}
+		return fault.Newf(fault.User, fault.EnvironmentMismatch, op, remedy,
 			"stack %s is bound to account %s, region %s, but the environment is account %s, region %s",
 			s, orAny(s.Account), orAny(s.Region), d.target.Account, d.target.Region)
 	}

@@ -172,7 +172,8 @@ func (s *Stage) Run(ctx context.Context, req task.Request, env task.Env) (task.R
 	if !ok {
 		return passedOver(fault.TopologyChanged, "%s: commit %.12s no longer has this environment, it was passed over", req.Environment, req.Commit), nil
 	}
-	d := &deployment{stage: s, req: req, env: env, target: target, artifacts: cfg.Build.Artifacts, began: s.now()}
+	d := &deployment{stage: s, req: req, env: env, target: target, artifacts: cfg.Build.Artifacts, began: s.now(), total: len(target.Stacks)}
+	d.enter = d.recordRevision
 	superseded, err := d.checkRevision(ctx)
 	if err != nil {
 		return task.Result{}, err
@@ -200,7 +201,7 @@ func passedOver(reason fault.Reason, format string, args ...any) task.Result {
 	}
 }
 
-// deployment is one call of Run.
+// deployment is one call of Run or DeployApp.
 type deployment struct {
 	stage  *Stage
 	req    task.Request
@@ -210,6 +211,9 @@ type deployment struct {
 	artifacts string
 	began     time.Time
 
+	// enter is told the phase of the deployment, Deploying before the first
+	// write; it may be told twice.
+	enter    func(ctx context.Context, phase string) error
 	previous revision.State
 	entered  bool
 
@@ -223,9 +227,9 @@ type deployment struct {
 	// dirs are the folders of assemblies.
 	dirs []string
 	// order are the names of the stacks as configured, count is how many have
-	// begun.
-	order []string
-	count int
+	// begun, of total.
+	order        []string
+	count, total int
 
 	// mu guards what several stacks write at a time.
 	mu     sync.Mutex
@@ -257,10 +261,10 @@ func (d *deployment) checkRevision(ctx context.Context) (*task.Result, error) {
 	return &result, nil
 }
 
-// enter records the revision. The first call comes before the first write: from
-// then on an older commit cannot overwrite what this one begins, even if this
-// one fails half-way.
-func (d *deployment) enter(ctx context.Context, phase string) error {
+// recordRevision records the revision. The first call comes before the first
+// write: from then on an older commit cannot overwrite what this one begins,
+// even if this one fails half-way.
+func (d *deployment) recordRevision(ctx context.Context, phase string) error {
 	if d.stage.cfg.Guard == nil || d.entered && phase == revision.Deploying {
 		return nil
 	}
@@ -272,14 +276,21 @@ func (d *deployment) enter(ctx context.Context, phase string) error {
 	return nil
 }
 
-func (d *deployment) run(ctx context.Context) (task.Result, error) {
+// reset makes the view that apps are synthesized from: exactly the commit and
+// what the build made of it.
+func (d *deployment) reset(ctx context.Context) error {
 	if err := d.stage.cfg.Workspace.Reset(ctx, record.SnapshotKey(d.req.BuiltBy()), d.env.Output); err != nil {
-		return task.Result{}, err
+		return err
 	}
-	if d.stage.cfg.Artifacts != nil {
-		if err := d.stage.cfg.Artifacts.Verify(ctx, d.req.BuiltBy(), d.artifacts, d.env.Output); err != nil {
-			return task.Result{}, err
-		}
+	if d.stage.cfg.Artifacts == nil {
+		return nil
+	}
+	return d.stage.cfg.Artifacts.Verify(ctx, d.req.BuiltBy(), d.artifacts, d.env.Output)
+}
+
+func (d *deployment) run(ctx context.Context) (task.Result, error) {
+	if err := d.reset(ctx); err != nil {
+		return task.Result{}, err
 	}
 	groups, err := d.groups(ctx)
 	if err != nil {
@@ -289,7 +300,6 @@ func (d *deployment) run(ctx context.Context) (task.Result, error) {
 	if err := d.login(ctx); err != nil {
 		return task.Result{}, err
 	}
-	d.outputs, d.outcomes = map[string]map[string]string{}, map[string]cfn.Outcome{}
 	assemblies := map[string]*selection{}
 	for _, g := range groups {
 		if err := d.deployGroup(ctx, g, assemblies); err != nil {
@@ -304,26 +314,39 @@ func (d *deployment) run(ctx context.Context) (task.Result, error) {
 
 // finish stores the outputs and makes the result.
 func (d *deployment) finish(ctx context.Context) (task.Result, error) {
-	document, err := outputsDocument(d.outputs)
+	document, url, err := d.storeOutputs(ctx)
 	if err != nil {
 		return task.Result{}, err
 	}
-	object, err := d.stage.cfg.Store.Put(ctx, record.OutputsKey(d.req.Run.UID, d.target.Name), bytes.NewReader(document), store.PutOptions{ContentType: "application/json"})
-	if err != nil {
-		return task.Result{}, fmt.Errorf("store the outputs of %s: %w", d.target.Name, err)
+	if len(document) > maxOutputsParameter {
+		document = ""
 	}
+	return task.Result{
+		Message: d.summary(d.target.Name),
+		Outputs: map[string]string{task.OutputDeployed: "true", task.OutputStacks: document, task.OutputStacksURL: url},
+	}, nil
+}
+
+// storeOutputs keeps the outputs of the stacks in the bucket and returns them.
+func (d *deployment) storeOutputs(ctx context.Context) (document, url string, err error) {
+	text, err := outputsDocument(d.outputs)
+	if err != nil {
+		return "", "", err
+	}
+	object, err := d.stage.cfg.Store.Put(ctx, record.OutputsKey(d.req.Run.UID, d.target.Name), bytes.NewReader(text), store.PutOptions{ContentType: "application/json"})
+	if err != nil {
+		return "", "", fmt.Errorf("store the outputs of %s: %w", d.target.Name, err)
+	}
+	return string(text), object.URL, nil
+}
+
+// summary says what was deployed: "dev: 2 stacks in 3 s: a created, b unchanged; 12 AWS calls".
+func (d *deployment) summary(what string) string {
 	outcomes := make([]string, len(d.order))
 	for i, stack := range d.order {
 		outcomes[i] = fmt.Sprintf("%s %s", stack, d.outcomes[stack])
 	}
-	parameter := string(document)
-	if len(document) > maxOutputsParameter {
-		parameter = ""
-	}
-	return task.Result{
-		Message: fmt.Sprintf("%s: %s in %s: %s; %s", d.target.Name, count.Of(len(outcomes), "stack"), seconds(d.stage.now().Sub(d.began)), strings.Join(outcomes, ", "), count.Of(d.calls.Total(), "AWS call")),
-		Outputs: map[string]string{task.OutputDeployed: "true", task.OutputStacks: parameter, task.OutputStacksURL: object.URL},
-	}, nil
+	return fmt.Sprintf("%s: %s in %s: %s; %s", what, count.Of(len(outcomes), "stack"), seconds(d.stage.now().Sub(d.began)), strings.Join(outcomes, ", "), count.Of(d.calls.Total(), "AWS call"))
 }
 
 // outputsDocument is JSON in the shape of `cdk deploy --outputs-file`: stack

@@ -93,7 +93,7 @@ func (d *deployment) deployAll(ctx context.Context, s *selection, stacks []*asse
 		for i, ok := plan.next(); ok && ctx.Err() == nil; i, ok = plan.next() {
 			plan.state[i] = running
 			d.count++
-			d.env.Progress(fmt.Sprintf("%s: deploying %s (%d/%d)", d.target.Name, plan.names(running), d.count, len(d.target.Stacks)))
+			d.env.Progress(fmt.Sprintf("%s: deploying %s (%d/%d)", d.target.Name, plan.names(running), d.count, d.total))
 			go func() {
 				defer func() { ended <- i }()
 				errs[i] = d.guarded(func() error { return d.deployStack(ctx, s, stacks[i]) })

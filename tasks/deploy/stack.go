@@ -26,6 +26,7 @@ func (d *deployment) login(ctx context.Context) error {
 	d.sessions = awsauth.NewSessions(base, name)
 	d.publishing = d.sessions
 	d.warned = map[string]bool{}
+	d.outputs, d.outcomes = map[string]map[string]string{}, map[string]cfn.Outcome{}
 	if d.caller, err = d.sessions.Caller(ctx); err != nil {
 		return err
 	}

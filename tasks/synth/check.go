@@ -17,6 +17,7 @@ import (
 	"github.com/aphex-pipeline/aphex/internal/count"
 	"github.com/aphex-pipeline/aphex/internal/fault"
 	"github.com/aphex-pipeline/aphex/internal/jsonlimit"
+	"github.com/aphex-pipeline/aphex/internal/pipeline"
 )
 
 // Bounds of an assembly. Bundled assets are large, but the sidecar's disk is
@@ -138,8 +139,11 @@ func (s *synthesis) missingContext(missing []assembly.MissingContext) error {
 		lines[i] += ")"
 	}
 	slices.Sort(lines)
-	return fault.Newf(fault.User, fault.ContextMissing, s.request.op(),
-		"Run `cdk synth` locally with credentials of the account, and commit cdk.context.json; or set the keys under context of environment "+s.request.Environment.Name,
+	remedy := "Run `cdk synth` locally with credentials of the account, and commit cdk.context.json"
+	if name := s.request.Environment.Name; name != pipeline.Own {
+		remedy += "; or set the keys under context of environment " + name
+	}
+	return fault.Newf(fault.User, fault.ContextMissing, s.request.op(), remedy,
 		"the app needs %s that is not in cdk.context.json, and holds dummy values without: %s%s", count.Of(len(missing), "context value"), enumerate(lines), s.lookedUp)
 }
 

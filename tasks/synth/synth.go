@@ -101,6 +101,9 @@ func (r *Request) op() string {
 	if app == "." {
 		app = "the app"
 	}
+	if r.Environment.Name == pipeline.Own {
+		return "synthesize " + app
+	}
 	return fmt.Sprintf("synthesize %s for environment %s", app, r.Environment.Name)
 }
 

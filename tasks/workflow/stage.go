@@ -58,6 +58,7 @@ type Config struct {
 	Workspace  checkout
 	Guard      guard
 	Successors successors
+	Apps       Apps
 }
 
 // Stage is the deploy-pipeline stage: it makes the pipeline in the cluster
@@ -70,40 +71,36 @@ func NewStage(cfg Config) *Stage { return &Stage{cfg: cfg} }
 
 var _ task.Runner = (*Stage)(nil)
 
-// Run generates the WorkflowTemplate from the run's commit and applies it.
-// Doing it again changes nothing.
+// Run deploys the CDK app of the pipeline's own, if the run's commit has one,
+// and then generates the WorkflowTemplate from the commit and applies it. Doing
+// it again changes nothing. What the template needs is there before it, and an
+// app that fails leaves the template as it is.
 //
 // Errors: those of the workspace, ConfigMissing, ConfigInvalid,
-// InstallationMissing, and KubernetesRejected, also for a template that
-// belongs to another pipeline or fields that belong to somebody else. None of
-// them ends the run: it goes on with the nodes it has.
+// InstallationMissing, those of Apps, and KubernetesRejected, also for a
+// template that belongs to another pipeline or fields that belong to somebody
+// else. None of them ends the run: it goes on with the nodes it has.
 func (s *Stage) Run(ctx context.Context, req task.Request, env task.Env) (task.Result, error) {
-	source := workspace.Source{RepoURL: req.RepoURL, Commit: req.Commit, Branch: req.Branch}
-	if err := s.cfg.Workspace.Prepare(ctx, source, env.Output); err != nil {
-		return task.Result{}, err
-	}
-	cfg, err := pipeline.Read(ctx, s.cfg.Workspace, req.ConfigPath)
+	w, err := s.wanted(ctx, req, env)
 	if err != nil {
 		return task.Result{}, err
 	}
-	inst, err := s.installation(ctx, req)
+	decision, err := s.cfg.Guard.Check(ctx, s.cfg.Workspace, revision.Pipeline, req.Commit, req.AllowOlder)
 	if err != nil {
 		return task.Result{}, err
 	}
-	manifest, err := Generate(cfg, inst)
-	if err != nil {
-		return task.Result{}, fault.Wrap(fault.User, fault.ConfigInvalid, "generate the pipeline",
-			"Mend the configuration or the pipeline's installation", err)
-	}
-	superseded, err := s.enter(ctx, req)
-	if err != nil {
-		return task.Result{}, err
-	}
-	if superseded != "" {
-		return task.Result{Message: superseded, Reason: string(fault.Superseded), Outputs: map[string]string{task.OutputTopology: req.Topology}}, nil
+	if decision.Superseded {
+		return superseded(req, decision.Previous), nil
 	}
 	current, err := s.current(ctx, req)
 	if err != nil {
+		return task.Result{}, err
+	}
+	infra, err := s.deployInfra(ctx, req, env, w, decision.Previous)
+	if err != nil {
+		return task.Result{}, err
+	}
+	if err := s.enter(ctx, req, decision.Previous, revision.Deployed); err != nil {
 		return task.Result{}, err
 	}
 	before, err := remember(ctx, env.Effects, current)
@@ -111,13 +108,13 @@ func (s *Stage) Run(ctx context.Context, req task.Request, env task.Env) (task.R
 		return task.Result{}, err
 	}
 	env.Progress("applying the pipeline")
-	change, err := s.apply(ctx, req, manifest)
+	change, err := s.apply(ctx, req, w.manifest)
 	if err != nil {
 		return task.Result{}, err
 	}
-	digest := pipeline.TopologyDigest(cfg)
-	message, reason := describe(req, change, before, cfg), ""
-	if cfg.SelfModification == pipeline.SelfModificationSameRun && digest != req.Topology {
+	digest := pipeline.TopologyDigest(w.config)
+	message, reason := describe(req, change, before, w.config), ""
+	if w.config.SelfModification == pipeline.SelfModificationSameRun && digest != req.Topology {
 		env.Progress("handing over to a run of the new topology")
 		successor, err := s.cfg.Successors.Begin(ctx, handover.Run{Namespace: req.Run.Namespace, Name: req.Run.Name, UID: req.Run.UID, Pipeline: req.Pipeline})
 		if err != nil {
@@ -127,25 +124,58 @@ func (s *Stage) Run(ctx context.Context, req task.Request, env task.Env) (task.R
 			req.Pipeline, change, short(req.Topology), short(digest), successor)
 		reason = string(fault.HandedOver)
 	}
+	if infra != "" {
+		message = infra + "; " + message
+	}
 	if _, err := fmt.Fprintln(env.Output, message); err != nil {
 		return task.Result{}, fmt.Errorf("write the log: %w", err)
 	}
 	return task.Result{Message: message, Reason: reason, Outputs: map[string]string{task.OutputTopology: digest}}, nil
 }
 
-// enter records that this commit is about to define the pipeline. If a newer
-// one already has, it returns the message that says so instead.
-func (s *Stage) enter(ctx context.Context, req task.Request) (superseded string, err error) {
-	decision, err := s.cfg.Guard.Check(ctx, s.cfg.Workspace, revision.Pipeline, req.Commit, req.AllowOlder)
+// wanted is the pipeline as the commit and its installation want it.
+type wanted struct {
+	config   *pipeline.Config
+	region   string
+	manifest []byte
+}
+
+// wanted reads what the pipeline is to be.
+func (s *Stage) wanted(ctx context.Context, req task.Request, env task.Env) (wanted, error) {
+	source := workspace.Source{RepoURL: req.RepoURL, Commit: req.Commit, Branch: req.Branch}
+	if err := s.cfg.Workspace.Prepare(ctx, source, env.Output); err != nil {
+		return wanted{}, err
+	}
+	cfg, err := pipeline.Read(ctx, s.cfg.Workspace, req.ConfigPath)
 	if err != nil {
-		return "", err
+		return wanted{}, err
 	}
-	if decision.Superseded {
-		return fmt.Sprintf("commit %.12s is older than %.12s, by which run %s defined the pipeline; it was left as it is (allow-older=true goes back on purpose)",
-			req.Commit, decision.Previous.Commit, decision.Previous.Run), nil
+	inst, err := s.installation(ctx, req)
+	if err != nil {
+		return wanted{}, err
 	}
-	return "", s.cfg.Guard.Enter(ctx, revision.Pipeline, decision.Previous, revision.State{
-		Commit: req.Commit, Run: req.Run.Name, RunUID: req.Run.UID, Phase: revision.Deployed,
+	manifest, err := Generate(cfg, inst)
+	if err != nil {
+		return wanted{}, fault.Wrap(fault.User, fault.ConfigInvalid, "generate the pipeline",
+			"Mend the configuration or the pipeline's installation", err)
+	}
+	return wanted{config: cfg, region: inst.Region, manifest: manifest}, nil
+}
+
+// superseded is the result of a commit that is older than the one which has
+// defined the pipeline.
+func superseded(req task.Request, by revision.State) task.Result {
+	return task.Result{
+		Message: fmt.Sprintf("commit %.12s is older than %.12s, by which run %s defined the pipeline; it was left as it is (allow-older=true goes back on purpose)",
+			req.Commit, by.Commit, by.Run),
+		Reason: string(fault.Superseded), Outputs: map[string]string{task.OutputTopology: req.Topology},
+	}
+}
+
+// enter records that this commit is about to define the pipeline.
+func (s *Stage) enter(ctx context.Context, req task.Request, previous revision.State, phase string) error {
+	return s.cfg.Guard.Enter(ctx, revision.Pipeline, previous, revision.State{
+		Commit: req.Commit, Run: req.Run.Name, RunUID: req.Run.UID, Phase: phase,
 	})
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -25,10 +26,11 @@ import (
 	"github.com/aphex-pipeline/aphex/tasks/workflow"
 )
 
-// commit is the checkout of one commit that holds one file.
+// commit is the checkout of one commit that holds one file, and perhaps the
+// cdk.json of an app.
 type commit struct {
-	path, content string
-	prepared      []workspace.Source
+	path, content, app string
+	prepared           []workspace.Source
 }
 
 func (c *commit) Prepare(_ context.Context, src workspace.Source, _ io.Writer) error {
@@ -37,10 +39,13 @@ func (c *commit) Prepare(_ context.Context, src workspace.Source, _ io.Writer) e
 }
 
 func (c *commit) File(_ context.Context, path string) ([]byte, error) {
-	if path != c.path {
-		return nil, fault.Newf(fault.User, fault.ConfigMissing, "read "+path, "", "the commit has no such file")
+	switch path {
+	case c.path:
+		return []byte(c.content), nil
+	case c.app:
+		return []byte("{}"), nil
 	}
-	return []byte(c.content), nil
+	return nil, fmt.Errorf("read %s of the commit: %w", path, fs.ErrNotExist)
 }
 
 func (c *commit) IsAncestor(context.Context, string, string) (bool, error) { return false, nil }
@@ -50,6 +55,8 @@ func (c *commit) IsAncestor(context.Context, string, string) (bool, error) { ret
 type decided struct {
 	revision.Decision
 	entered []revision.State
+	// err refuses entering.
+	err error
 }
 
 func (d *decided) Check(_ context.Context, _ revision.Ancestry, environment, _ string, _ bool) (revision.Decision, error) {
@@ -60,6 +67,9 @@ func (d *decided) Check(_ context.Context, _ revision.Ancestry, environment, _ s
 }
 
 func (d *decided) Enter(_ context.Context, _ string, _, next revision.State) error {
+	if d.err != nil {
+		return d.err
+	}
 	d.entered = append(d.entered, next)
 	return nil
 }
@@ -82,9 +92,11 @@ type bench struct {
 	commit *commit
 	guard  *decided
 	handed handovers
+	apps   deployedApps
 	// topology is what the next run starts with.
-	topology string
-	log      bytes.Buffer
+	topology   string
+	configPath string
+	log        bytes.Buffer
 }
 
 func newBench(t *testing.T) *bench {
@@ -94,7 +106,8 @@ func newBench(t *testing.T) *bench {
 	require.NoError(t, err)
 	inst, err := os.ReadFile(filepath.Join(goldenDir, "shop", pipeline.InstallationKey))
 	require.NoError(t, err)
-	b := &bench{api: api, client: client, commit: &commit{path: pipeline.DefaultFile, content: string(config)}, guard: &decided{}}
+	b := &bench{api: api, client: client, commit: &commit{path: pipeline.DefaultFile, content: string(config)}, guard: &decided{}, configPath: pipeline.DefaultFile}
+	b.apps.applied = api.applied
 	b.install(string(inst))
 	cfg, err := pipeline.Load(pipeline.DefaultFile, config)
 	require.NoError(t, err)
@@ -110,10 +123,10 @@ func (b *bench) install(content string) {
 // run runs the stage as one execution whose journal is done.
 func (b *bench) run(t *testing.T, done *effects.Memory) (task.Result, error) {
 	t.Helper()
-	stage := workflow.NewStage(workflow.Config{Kube: b.client, Workspace: b.commit, Guard: b.guard, Successors: &b.handed})
+	stage := workflow.NewStage(workflow.Config{Kube: b.client, Workspace: b.commit, Guard: b.guard, Successors: &b.handed, Apps: &b.apps})
 	return stage.Run(t.Context(), task.Request{
 		Run:   task.Run{Namespace: "shop", Name: "shop-x7k2p", UID: "u"},
-		Stage: task.StageDeployPipeline, Pipeline: "shop", ConfigPath: pipeline.DefaultFile,
+		Stage: task.StageDeployPipeline, Pipeline: "shop", ConfigPath: b.configPath,
 		RepoURL: "https://git.example.com/shop.git", Commit: strings.Repeat("a", 40), Branch: "main",
 		Topology: b.topology,
 	}, task.Env{Output: &b.log, Logger: slog.New(slog.DiscardHandler), Progress: func(string) {}, Effects: done})
