@@ -46,6 +46,9 @@ func newTap(upstream string) (*tap, error) {
 		ErrorLog: log.New(io.Discard, "", 0),
 	}
 	t.server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if imagePresent(w, r) {
+			return
+		}
 		seen := request{Method: r.Method, Path: r.URL.Path, Query: r.URL.Query()}
 		if strings.HasPrefix(r.Header.Get("Content-Type"), "application/x-www-form-urlencoded") {
 			body, err := io.ReadAll(r.Body)
