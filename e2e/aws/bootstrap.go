@@ -13,6 +13,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	cfnsdk "github.com/aws/aws-sdk-go-v2/service/cloudformation"
 	cfntypes "github.com/aws/aws-sdk-go-v2/service/cloudformation/types"
+
+	"github.com/aphex-pipeline/aphex/internal/awsauth"
 )
 
 const (
@@ -45,6 +47,7 @@ func config(endpoint, account, region string) awssdk.Config {
 		Region:       region,
 		Credentials:  credentials.NewStaticCredentialsProvider(account, "test", ""),
 		BaseEndpoint: awssdk.String(endpoint),
+		APIOptions:   awsauth.APIOptions(),
 	}
 }
 

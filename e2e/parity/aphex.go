@@ -19,6 +19,7 @@ import (
 
 	"github.com/aphex-pipeline/aphex/e2e/aws"
 	"github.com/aphex-pipeline/aphex/internal/assembly"
+	"github.com/aphex-pipeline/aphex/internal/awsauth"
 	"github.com/aphex-pipeline/aphex/internal/fault"
 	"github.com/aphex-pipeline/aphex/internal/pipeline"
 	"github.com/aphex-pipeline/aphex/internal/store"
@@ -113,7 +114,7 @@ func (e *engine) deploy(ctx context.Context, app string, variant Variant, endpoi
 	stage := deploy.New(deploy.Config{
 		Workspace: folder(config), Synth: copies(dir), Store: store.NewDir(results), Private: kept, TemplateEndpoint: e.emulator.DirectEndpoint(),
 		Base: func(context.Context) (awssdk.Config, error) {
-			return awssdk.Config{Region: region, Credentials: credentials.NewStaticCredentialsProvider(account, "test", ""), BaseEndpoint: &endpoint}, nil
+			return awssdk.Config{Region: region, Credentials: credentials.NewStaticCredentialsProvider(account, "test", ""), BaseEndpoint: &endpoint, APIOptions: awsauth.APIOptions()}, nil
 		},
 	})
 	_, err = stage.Run(ctx, task.Request{

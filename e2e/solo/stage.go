@@ -116,7 +116,7 @@ func (s Spec) call() string {
 func (s Spec) base(context.Context) (awssdk.Config, error) {
 	return awssdk.Config{
 		Region: s.Region, Credentials: credentials.NewStaticCredentialsProvider(s.Account, "test", ""), BaseEndpoint: &s.Endpoint,
-		HTTPClient: awsauth.Connections(), Retryer: func() awssdk.Retryer { return awserr.Retryer(5, 5*time.Second) },
+		HTTPClient: awsauth.Connections(), APIOptions: awsauth.APIOptions(), Retryer: func() awssdk.Retryer { return awserr.Retryer(5, 5*time.Second) },
 	}, nil
 }
 

@@ -53,7 +53,8 @@ type Options struct {
 // SDK's order. It asks nobody for credentials yet.
 func Base(ctx context.Context, o Options) (aws.Config, error) {
 	load := []func(*config.LoadOptions) error{
-		config.WithRetryer(func() aws.Retryer { return awserr.Retryer(requestAttempts, requestBackoff) }), config.WithHTTPClient(Connections()),
+		config.WithRetryer(func() aws.Retryer { return awserr.Retryer(requestAttempts, requestBackoff) }),
+		config.WithHTTPClient(Connections()), config.WithAPIOptions(APIOptions()),
 	}
 	if o.Region != "" {
 		load = append(load, config.WithRegion(o.Region))

@@ -178,7 +178,7 @@ func (b *bench) round(ctx context.Context, c deployCase, round int, side string)
 
 // client asks the emulator itself, beside what is counted and delayed.
 func (b *bench) client(account string) *cfnsdk.Client {
-	return cfnsdk.NewFromConfig(awssdk.Config{Region: solo.Region, Credentials: b.emulator.Config(account, solo.Region).Credentials, BaseEndpoint: awssdk.String(b.emulator.DirectEndpoint())})
+	return cfnsdk.NewFromConfig(b.emulator.DirectConfig(account, solo.Region))
 }
 
 // creating returns the stacks of the account that are being created.
