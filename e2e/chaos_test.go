@@ -11,7 +11,7 @@ import (
 )
 
 // chaosLimit bounds the runs of the sample: seven, one after the other.
-const chaosLimit = 20 * time.Minute
+const chaosLimit = 40 * time.Minute
 
 // TestChaos_Sample kills the plugin at six of the boundaries that `make chaos`
 // goes through as a whole: the run ends as if nothing had happened, or one

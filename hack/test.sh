@@ -32,7 +32,7 @@ phase fuzz hack/fuzz.sh
 if [ "$status" -eq 0 ]; then
   export APHEX_REQUIRE=cluster,emulator,images
   phase e2e-parts go test -count=1 -p 1 -timeout 40m $(go list ./e2e/... | grep -v -e '/e2e$' -e '/e2e/conformance$')
-  phase e2e go test -count=1 -parallel 3 -timeout 60m -v ./e2e/
+  phase e2e go test -count=1 -parallel 3 -timeout 75m -v ./e2e/
 fi
 
 if [ -s "$details" ]; then

@@ -1,11 +1,14 @@
 package aws
 
 import (
+	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -113,4 +116,36 @@ func TestRecorder_PassesALostAnswerOn(t *testing.T) {
 	require.Len(t, calls, 1)
 	require.Zero(t, calls[0].Status)
 	require.Equal(t, "body", string(calls[0].Body))
+}
+
+// Whoever has the beginning of an answer finds its call, though the rest of the
+// answer is under way.
+func TestRecorder_KeepsACallBeforeItsAnswer(t *testing.T) {
+	t.Parallel()
+	more := make(chan struct{})
+	upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		w.WriteHeader(http.StatusAccepted)
+		_ = http.NewResponseController(w).Flush()
+		select {
+		case <-more:
+		case <-req.Context().Done():
+		}
+	}))
+	t.Cleanup(upstream.Close)
+	r, err := startRecorder(t.Context(), "127.0.0.1:0", upstream.URL)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, r.stop()) })
+	e := &Emulator{recorder: r}
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, fmt.Sprintf("http://127.0.0.1:%d/x", r.port), http.NoBody)
+	require.NoError(t, err)
+	resp, err := http.DefaultClient.Do(req)
+	require.NoError(t, err)
+	require.Len(t, e.Calls(), 1)
+	require.Equal(t, http.StatusAccepted, e.Calls()[0].Status)
+	close(more)
+	_, err = io.Copy(io.Discard, resp.Body)
+	require.NoError(t, err)
+	require.NoError(t, resp.Body.Close())
+	require.Eventually(t, func() bool { return e.Calls()[0].Duration > 0 }, 10*time.Second, time.Millisecond)
+	require.Len(t, e.Calls(), 1)
 }

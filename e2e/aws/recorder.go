@@ -41,7 +41,8 @@ type Call struct {
 	// Status is the status of the answer, 0 if the client got none or only a
 	// part of one.
 	Status int
-	// Start and Duration say when and how long.
+	// Start and Duration say when and how long. Duration is 0 while the answer
+	// is under way.
 	Start    time.Time
 	Duration time.Duration
 }
@@ -55,7 +56,7 @@ type recorder struct {
 	served chan struct{}
 
 	mu      sync.Mutex
-	calls   []Call
+	calls   []*Call
 	scripts map[string]http.Handler
 }
 
@@ -82,11 +83,16 @@ func (r *recorder) answering(service string, otherwise http.Handler) http.Handle
 }
 
 // Calls returns the calls made through Endpoint since the start or the last
-// ClearCalls, in the order in which they were answered.
+// ClearCalls, in the order in which they were answered. Whoever has an answer
+// finds its call among them.
 func (e *Emulator) Calls() []Call {
 	e.recorder.mu.Lock()
 	defer e.recorder.mu.Unlock()
-	return append([]Call(nil), e.recorder.calls...)
+	calls := make([]Call, len(e.recorder.calls))
+	for i, call := range e.recorder.calls {
+		calls[i] = *call
+	}
+	return calls
 }
 
 // ClearCalls forgets the recorded calls.
@@ -152,15 +158,23 @@ func (r *recorder) record(next http.Handler) http.Handler {
 			req.Body = io.NopCloser(bytes.NewReader(body))
 			describeBody(&call, req.Header.Get("Content-Type"), body)
 		}
-		status := &statusWriter{ResponseWriter: w}
+		list := sync.OnceFunc(func() { r.calls = append(r.calls, &call) })
+		whole := false
 		defer func() {
-			call.Duration = time.Since(call.Start)
 			r.mu.Lock()
 			defer r.mu.Unlock()
-			r.calls = append(r.calls, call)
+			if call.Duration = time.Since(call.Start); !whole {
+				call.Status = 0
+			}
+			list()
 		}()
-		r.answering(call.Service, next).ServeHTTP(status, req) // panics when the answer is cut off
-		call.Status = status.code
+		r.answering(call.Service, next).ServeHTTP(&statusWriter{w, func(code int) {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			call.Status = code
+			list()
+		}}, req) // panics when the answer is cut off
+		whole = true
 	})
 }
 
@@ -175,16 +189,16 @@ func Describe(req *http.Request, body []byte) Call {
 	return call
 }
 
-// statusWriter remembers the status of the answer.
+// statusWriter tells the status of the answer before it is sent.
 type statusWriter struct {
 	http.ResponseWriter
-	code int
+	tell func(code int)
 }
 
-// WriteHeader remembers the final status and passes all on.
+// WriteHeader tells the final status and passes all on.
 func (s *statusWriter) WriteHeader(code int) {
 	if code >= http.StatusOK {
-		s.code = code
+		s.tell(code)
 	}
 	s.ResponseWriter.WriteHeader(code)
 }

@@ -77,7 +77,7 @@ func (s *scripted) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case hang:
 		<-r.Context().Done()
 		// Work that knows nothing of its caller goes on for a while.
-		<-time.After(200 * time.Millisecond)
+		<-time.After(2 * time.Second)
 		panic(http.ErrAbortHandler)
 	case truncate:
 		w.Header().Set("Content-Length", strconv.Itoa(len(answer)))
@@ -208,7 +208,7 @@ func TestAgent_ASlowHandlerIsCalledAgainWhileItRuns(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	s := newScripted(t, thenSuccess(hang, ``))
-	w.startAgent(patience{timeout: 300 * time.Millisecond, backoff: 10 * time.Millisecond}, s.http.URL)
+	w.startAgent(patience{timeout: 2 * time.Second, backoff: 10 * time.Millisecond}, s.http.URL)
 	w.schedule(subject)
 	w.result(subject, wfv1.NodeSucceeded)
 	calls, most := s.counts(subject.stage)

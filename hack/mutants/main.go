@@ -200,7 +200,7 @@ func (m mutant) within(ctx context.Context, do func(overlay string) error) (err 
 // run runs the test that is to fail and says how it went.
 func (m mutant) run(ctx context.Context, overlay string) (string, error) {
 	began := time.Now()
-	cmd := exec.CommandContext(ctx, "go", "test", "-overlay", overlay, "-count=1", "-timeout=5m", "-run", "^"+m.test+"$", "./"+m.dir)
+	cmd := exec.CommandContext(ctx, "go", "test", "-overlay", overlay, "-count=1", "-timeout=20m", "-run", "^"+m.test+"$", "./"+m.dir)
 	cmd.Env = append(os.Environ(), "APHEX_REQUIRE=cluster,emulator,images") // a test that is skipped notices nothing
 	said, err := cmd.CombinedOutput()
 	switch {

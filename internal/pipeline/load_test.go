@@ -378,7 +378,7 @@ func TestLoad_BillionLaughsIsBounded(t *testing.T) {
 	}
 	begin := time.Now()
 	got := findings(t, text.String())
-	require.Less(t, time.Since(begin), 5*time.Second)
+	require.Less(t, time.Since(begin), 30*time.Second)
 	require.Len(t, got, 1)
 	require.Contains(t, got[0].Message, "too large once its aliases are followed")
 }

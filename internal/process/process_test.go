@@ -24,8 +24,13 @@ import (
 	"github.com/aphex-pipeline/aphex/internal/process"
 )
 
-// roleVar makes the test binary play a misbehaving child.
-const roleVar = "PROCESS_TEST_ROLE"
+const (
+	// roleVar makes the test binary play a misbehaving child.
+	roleVar = "PROCESS_TEST_ROLE"
+	// spawnedVar says that it was spawned, and has spawnedFD.
+	spawnedVar = "PROCESS_TEST_SPAWNED"
+	spawnedFD  = 3
+)
 
 func TestMain(m *testing.M) {
 	if role := os.Getenv(roleVar); role != "" {
@@ -65,6 +70,9 @@ func play(role string) {
 	case "stubborn":
 		signal.Ignore(syscall.SIGTERM)
 		fmt.Println(os.Getpid())
+		if os.Getenv(spawnedVar) != "" {
+			_ = os.NewFile(spawnedFD, "sign").Close()
+		}
 		time.Sleep(time.Minute)
 	case "stubborn-family": // leader obeys, grandchild does not
 		spawn("stubborn", os.Stdout, false)
@@ -77,10 +85,8 @@ func play(role string) {
 		fmt.Print(string(pid[:n]))
 	case "holds-pipe":
 		spawn("stubborn", os.Stdout, false)
-		time.Sleep(200 * time.Millisecond)
 	case "daemon": // own session, holds the pipe
 		spawn("stubborn", os.Stdout, true)
-		time.Sleep(200 * time.Millisecond)
 	case "flood":
 		line := strings.Repeat("x", 1023) + "\n"
 		for range 300 {
@@ -90,14 +96,24 @@ func play(role string) {
 	}
 }
 
+// spawn starts a grandchild and returns when it has said its PID, of which it
+// gives a sign by closing spawnedFD.
 func spawn(role string, out *os.File, session bool) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		panic(err)
+	}
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = []string{roleVar + "=" + role}
+	cmd.Env = []string{roleVar + "=" + role, spawnedVar + "=1"}
 	cmd.Stdout = out
+	cmd.ExtraFiles = []*os.File{w}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: session}
 	if err := cmd.Start(); err != nil {
 		panic(err)
 	}
+	_ = w.Close()
+	_, _ = r.Read(make([]byte, 1))
+	_ = r.Close()
 }
 
 func child(t *testing.T, role string, out *buffer) process.Command {
@@ -372,7 +388,7 @@ func TestStart_RetriesABusyFile(t *testing.T) {
 	require.NoError(t, err)
 	_, err = process.Run(t.Context(), process.Command{Name: "script", Path: path})
 	require.ErrorIs(t, err, syscall.ETXTBSY, "bounded")
-	time.AfterFunc(20*time.Millisecond, func() { _ = f.Close() })
+	time.AfterFunc(5*time.Millisecond, func() { _ = f.Close() })
 	_, err = process.Run(t.Context(), process.Command{Name: "script", Path: path})
 	require.NoError(t, err)
 }

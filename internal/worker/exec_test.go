@@ -301,10 +301,10 @@ setsid bash -c 'trap "" TERM; (echo daemon $BASHPID; sleep 60; sleep 60) & ' &
 		t.Parallel()
 		var out output
 		_, err := b.Exec(t.Context(), worker.Command{
-			Script: tree + "wait", Grace: 200 * time.Millisecond, Timeout: time.Second, TimeoutLabel: "build.timeout",
+			Script: tree + "wait", Grace: 200 * time.Millisecond, Timeout: 5 * time.Second, TimeoutLabel: "build.timeout",
 		}, &out)
 		f := requireReason(t, fault.StageTimeout, err)
-		require.ErrorContains(t, err, "timeout 1s (build.timeout)")
+		require.ErrorContains(t, err, "timeout 5s (build.timeout)")
 		require.Contains(t, f.Remedy, "build.timeout")
 		requireGone(t, pids(&out))
 	})
@@ -385,7 +385,7 @@ func TestExec_DedicatedWorkerEndsWhatHides(t *testing.T) {
 	b, cmd := dedicated(t)
 	// Own session, twice forked, empty environment: only its parent, which is
 	// the worker that adopted it, tells.
-	exit, out := b.script(t, `setsid env -i bash -c '(trap "" TERM HUP; echo pid $BASHPID; exec sleep 60) & ' ; sleep 0.3; umask`)
+	exit, out := b.script(t, `setsid env -i bash -c '(trap "" TERM HUP; echo pid $BASHPID; exec sleep 60) & ' ; sleep 2; umask`)
 	require.Contains(t, exit.Warning, "sleep")
 	require.Contains(t, out, "0002\n")
 	pid, _, _ := strings.Cut(strings.TrimPrefix(out, "pid "), "\n")
@@ -432,10 +432,10 @@ func TestExec_WorkerLost(t *testing.T) {
 	})
 	t.Run("hangs", func(t *testing.T) {
 		t.Parallel()
-		b, cmd := dedicated(t, worker.WithSilenceTimeout(500*time.Millisecond))
+		b, cmd := dedicated(t, worker.WithSilenceTimeout(3*time.Second))
 		var out output
 		go func() { out.line(t, "up"); _ = cmd.Process.Signal(syscall.SIGSTOP) }()
-		_, err := b.Exec(t.Context(), worker.Command{Script: "echo up; exec sleep 5"}, &out)
+		_, err := b.Exec(t.Context(), worker.Command{Script: "echo up; exec sleep 60"}, &out)
 		requireReason(t, fault.WorkerLost, err)
 		require.ErrorContains(t, err, "silent")
 	})
@@ -450,8 +450,8 @@ func TestExec_WorkerLost(t *testing.T) {
 	t.Run("heartbeats keep a quiet command alive", func(t *testing.T) {
 		t.Parallel()
 		b := serve(t, func(c *worker.ServerConfig) { c.Heartbeat = 50 * time.Millisecond })
-		c := worker.NewClient(b.socket, worker.WithSilenceTimeout(500*time.Millisecond))
-		_, err := c.Exec(t.Context(), worker.Command{Script: "sleep 1.2"}, nil)
+		c := worker.NewClient(b.socket, worker.WithSilenceTimeout(2*time.Second))
+		_, err := c.Exec(t.Context(), worker.Command{Script: "sleep 3"}, nil)
 		require.NoError(t, err)
 	})
 }

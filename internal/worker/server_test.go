@@ -270,7 +270,7 @@ func TestServe_CommandsCannotUseTheWorker(t *testing.T) {
 	require.NoError(t, err)
 	var out output
 	_, err = b.Exec(t.Context(), worker.Command{
-		Script: `"$EXE"; (setsid "$EXE" &); until [ -e stop ]; do sleep 0.05; [ $SECONDS -lt 3 ] || touch stop; done`,
+		Script: `"$EXE"; (setsid sh -c '"$EXE"; touch stop' &); until [ -e stop ] || [ $SECONDS -ge 60 ]; do sleep 0.05; done`,
 		Env:    map[string]string{"EXE": exe, roleVar: "client", socketVar: b.socket},
 	}, &out)
 	require.NoError(t, err)

@@ -178,6 +178,22 @@ func (p *plugin) call(a executorplugins.ExecuteTemplateArgs) executorplugins.Exe
 	return reply
 }
 
+// running polls until it is told that the stage runs, which it is not before
+// the beginning is kept.
+func (p *plugin) running(a executorplugins.ExecuteTemplateArgs) executorplugins.ExecuteTemplateReply {
+	p.t.Helper()
+	deadline := time.Now().Add(20 * time.Second)
+	for time.Now().Before(deadline) {
+		reply := p.call(a)
+		if reply.Node.Phase == wfv1.NodeRunning {
+			return reply
+		}
+		require.Empty(p.t, reply.Node.Phase)
+	}
+	require.FailNow(p.t, "the stage is not said to run")
+	return executorplugins.ExecuteTemplateReply{}
+}
+
 // await polls as the agent does until a final reply, and returns everything it
 // was told on the way.
 func (p *plugin) await(a executorplugins.ExecuteTemplateArgs) (final wfv1.NodeResult, reports []string) {

@@ -8,7 +8,6 @@ import (
 	"testing"
 	"time"
 
-	wfv1 "github.com/argoproj/argo-workflows/v3/pkg/apis/workflow/v1alpha1"
 	"github.com/stretchr/testify/require"
 
 	"github.com/aphex-pipeline/aphex/internal/stagelog"
@@ -39,17 +38,17 @@ func TestLogs_AreInTheBucketWhileTheStageRunsAndMainLogsAfterwards(t *testing.T)
 		})}, change: func(c *sidecar.Config) {
 		c.Logs, c.MainLogs, c.LogEvery = bucket{objects}, true, 5*time.Millisecond
 	}})
-	require.Equal(t, wfv1.NodeRunning, p.call(args(body(task.StageDeployEnv, "environment", "dev"))).Node.Phase)
-	var entries []stagelog.Entry
-	var log bytes.Buffer
+	p.running(args(body(task.StageDeployEnv, "environment", "dev")))
 	require.Eventually(t, func() bool {
-		var err error
-		entries, err = stagelog.List(t.Context(), objects, wfUID)
+		entries, err := stagelog.List(t.Context(), objects, wfUID)
 		require.NoError(t, err)
-		return len(entries) == 1
+		if len(entries) != 1 {
+			return false
+		}
+		var log bytes.Buffer
+		require.NoError(t, stagelog.NewCursor(objects, wfUID, entries[0]).Copy(t.Context(), &log))
+		return log.String() == "one\ntwo\n"
 	}, 20*time.Second, time.Millisecond)
-	require.NoError(t, stagelog.NewCursor(objects, wfUID, entries[0]).Copy(t.Context(), &log))
-	require.Equal(t, "one\ntwo\n", log.String())
 	close(release)
 
 	final, _ := p.await(args(body(task.StageDeployEnv, "environment", "dev")))

@@ -354,7 +354,7 @@ func TestTidy_CatchesLateEntries(t *testing.T) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		w := watchdog.New(s.Client(t), watchdog.Timing{Sweep: 200 * time.Millisecond}, slog.New(slog.DiscardHandler))
+		w := watchdog.New(s.Client(t), watchdog.Timing{Sweep: 2 * time.Second}, slog.New(slog.DiscardHandler))
 		w.Tidy(t.Context(), run(), []string{node})
 	}()
 	eventually(t, func() bool { return looks(s) == 1 })

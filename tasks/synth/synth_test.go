@@ -307,7 +307,7 @@ func TestSynth_HangingAppIsStopped(t *testing.T) {
 			w := newWorkspace(t)
 			ctx, stop := context.WithCancelCause(t.Context())
 			defer stop(nil)
-			config := synth.Config{Worker: w.client, Private: w.private, Timeout: 3 * time.Second, Grace: 200 * time.Millisecond}
+			config := synth.Config{Worker: w.client, Private: w.private, Timeout: 10 * time.Second, Grace: 200 * time.Millisecond}
 			var out bytes.Buffer
 			if cancel {
 				config.Timeout = time.Minute
@@ -326,7 +326,7 @@ func TestSynth_HangingAppIsStopped(t *testing.T) {
 				require.ErrorContains(t, err, "the run was stopped")
 			} else {
 				require.ErrorIs(t, err, &fault.Fault{Reason: fault.SynthTimeout})
-				require.ErrorContains(t, err, "did not end within 3s and was stopped")
+				require.ErrorContains(t, err, "did not end within 10s and was stopped")
 				require.ErrorContains(t, err, "waiting for the moon")
 			}
 			found, err := filepath.Glob(filepath.Join(w.root, worker.OutDir, "*", "*.pids"))

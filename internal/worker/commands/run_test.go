@@ -107,13 +107,13 @@ func TestRun_TimeoutIsForAllTogether(t *testing.T) {
 	client, _ := start(t)
 	var log bytes.Buffer
 	results, err := commands.Run(t.Context(), client, commands.List{
-		Commands: []string{"sleep 0.6", "sleep 60"}, Timeout: time.Second, TimeoutLabel: "build.timeout",
+		Commands: []string{"sleep 0.6", "sleep 60"}, Timeout: 5 * time.Second, TimeoutLabel: "build.timeout",
 	}, &log)
 	require.Len(t, results, 2)
 	require.Error(t, results[1].Err)
 	require.Equal(t, fault.StageTimeout, fault.From(err).Reason)
 	require.ErrorContains(t, err, "run command 2 of 2 (sleep 60)")
-	require.ErrorContains(t, err, "timeout 1s (build.timeout)")
+	require.ErrorContains(t, err, "timeout 5s (build.timeout)")
 	require.Contains(t, fault.Message(err), "Raise build.timeout")
 }
 
