@@ -34,6 +34,15 @@ type operation struct {
 	busySince time.Time
 	// rolledBack says that a paused stack was rolled back by this process.
 	rolledBack bool
+	// ahead is a template that was read before it was known to be needed.
+	ahead readAhead
+}
+
+// readAhead is what came of reading the template of live.
+type readAhead struct {
+	live *cfntypes.Stack
+	body []byte
+	err  error
 }
 
 // Deploy brings one stack to the wanted state and returns when CloudFormation
@@ -83,7 +92,7 @@ func (o *operation) attempt(ctx context.Context) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	set, err := o.find(ctx, live)
+	set, err := o.survey(ctx, live)
 	switch {
 	case err != nil:
 		return Result{}, err
@@ -94,6 +103,36 @@ func (o *operation) attempt(ctx context.Context) (Result, error) {
 	default:
 		return o.plan(ctx, live)
 	}
+}
+
+// survey finds this generation's change set. Where the template has the last
+// word on whether there is anything to do it is read at the same time: most
+// stacks of most runs need these two looks and nothing else.
+func (o *operation) survey(ctx context.Context, live *cfntypes.Stack) (*changeSet, error) {
+	if !o.templateDecides(live) {
+		return o.find(ctx, live)
+	}
+	read := make(chan readAhead, 1)
+	go func() {
+		body, err := o.liveTemplate(ctx, live)
+		read <- readAhead{live, body, err}
+	}()
+	set, err := o.find(ctx, live)
+	o.ahead = <-read
+	return set, err
+}
+
+// templateDecides reports whether live is as wanted if its template is, and
+// nothing has been begun yet.
+func (o *operation) templateDecides(live *cfntypes.Stack) bool {
+	if live == nil || o.template.resources == 0 || o.state.ChangeSet != "" || o.state.Executing {
+		return false
+	}
+	if status := Status(live.StackStatus); !status.Terminal() || status.Unusable() {
+		return false
+	}
+	values := resolveParameters(o.template.declared, o.in.Parameters, live.Parameters)
+	return len(values.missing) == 0 && differs(o.in, live, values) == ""
 }
 
 // plan decides what a stack needs and does it.
@@ -148,11 +187,14 @@ func (o *operation) unchanged(ctx context.Context, live *cfntypes.Stack, values 
 	if differs(o.in, live, values) != "" {
 		return false, nil
 	}
-	body, err := o.liveTemplate(ctx, live)
-	if err != nil {
-		return false, err
+	if o.ahead.live != live {
+		body, err := o.liveTemplate(ctx, live)
+		o.ahead = readAhead{live, body, err}
 	}
-	switch o.template.compare(body) {
+	if o.ahead.err != nil {
+		return false, o.ahead.err
+	}
+	switch o.template.compare(o.ahead.body) {
 	case equal:
 		return true, nil
 	case mangled:

@@ -28,7 +28,7 @@ func (p *pause) news() { p.next = min(max(p.shortest, p.elapsed/earlyAfterNews),
 func (p *pause) advance() time.Duration {
 	now := p.next
 	p.elapsed += now
-	p.next = min(p.next*3/2, p.longest)
+	p.next = min(p.next*2, p.longest)
 	return now
 }
 

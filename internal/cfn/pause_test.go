@@ -42,7 +42,7 @@ func TestPause_ShortAtFirst(t *testing.T) {
 	t.Parallel()
 	quiet, _ := looks(6*time.Second, false)
 	busy, _ := looks(6*time.Second, true)
-	require.Equal(t, 7, quiet)
+	require.Equal(t, 6, quiet)
 	require.Equal(t, 12, busy)
 	p := Limits{}.withDefaults().pause()
 	require.Equal(t, 200*time.Millisecond, p.advance())
