@@ -68,13 +68,17 @@ type script struct {
 	operationEvents, hookResults, hookResult string
 	forbidden                                bool
 	refusal                                  string // of CreateChangeSet
+	describe                                 func() // runs before each description of the stack
+	// together are actions of which none is answered before all have come.
+	together map[string]bool
+	met      chan struct{}
 }
 
 type event struct{ stack, token, status, kind, id, physical, reason string }
 
 func newScript(t *testing.T) *script {
 	t.Helper()
-	s := &script{}
+	s := &script{met: make(chan struct{})}
 	server := httptest.NewServer(http.HandlerFunc(s.serve))
 	t.Cleanup(server.Close)
 	s.url = server.URL
@@ -82,13 +86,14 @@ func newScript(t *testing.T) *script {
 }
 
 func (s *script) serve(w http.ResponseWriter, r *http.Request) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	if err := r.ParseForm(); err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
 	action := r.PostForm.Get("Action")
+	s.meet(r.Context(), action)
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.requests = append(s.requests, action)
 	body, code := s.answer(action, r.PostForm)
 	if code != "" {
@@ -99,9 +104,29 @@ func (s *script) serve(w http.ResponseWriter, r *http.Request) {
 	_, _ = fmt.Fprintf(w, `<%[1]sResponse><%[1]sResult>%[2]s</%[1]sResult></%[1]sResponse>`, action, body)
 }
 
+// meet waits until all of together have come, if action is one of them.
+func (s *script) meet(ctx context.Context, action string) {
+	s.mu.Lock()
+	waits := s.together[action]
+	if delete(s.together, action); waits && len(s.together) == 0 {
+		close(s.met)
+	}
+	s.mu.Unlock()
+	if !waits {
+		return
+	}
+	select {
+	case <-s.met:
+	case <-ctx.Done():
+	}
+}
+
 func (s *script) answer(action string, form url.Values) (body, code string) {
 	switch action {
 	case "DescribeStacks":
+		if s.describe != nil {
+			s.describe()
+		}
 		if s.status == "" {
 			return "Stack with id shop does not exist", "ValidationError"
 		}
