@@ -2,6 +2,7 @@ package sidecar_test
 
 import (
 	"errors"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -97,12 +98,11 @@ func TestMetrics_AddressThatCannotBeHadStopsNothing(t *testing.T) {
 // and neither calls nor health.
 func TestMetrics_AreAllThatThePodNetworkSees(t *testing.T) {
 	t.Parallel()
-	listeners, err := server.Listen(t.Context(), 0) // finds a free port
+	// A free port, of an address that no other test listens at meanwhile.
+	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp4", "127.0.0.3:0")
 	require.NoError(t, err)
-	addr := listeners[0].Addr().String()
-	for _, l := range listeners {
-		require.NoError(t, l.Close())
-	}
+	addr := listener.Addr().String()
+	require.NoError(t, listener.Close())
 	p := start(t, options{
 		registry: task.Registry{task.StageNoop: returns(task.Result{}, nil)}, runs: newRuns(),
 		change: func(c *sidecar.Config) { c.Metrics, c.MetricsAddress = metrics.New("v1"), addr },
