@@ -164,6 +164,7 @@ func TestChangeSet_InterruptedLeavesNothing(t *testing.T) {
 			cmd, out, log := w.command("--change-set", "--stack", "shop-api")
 			require.NoError(t, cmd.Start())
 			g.await(t.Context(), t)
+			w.once("DescribeChangeSet", linger) // or the command may be done before it notices
 			require.NoError(t, cmd.Process.Signal(os.Interrupt))
 			close(g.release)
 			require.Error(t, cmd.Wait())

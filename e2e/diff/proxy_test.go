@@ -39,7 +39,13 @@ const (
 	lose
 	// refuse answers AccessDenied.
 	refuse
+	// linger hands it to the emulator after lingering, unless the client has
+	// given it up by then.
+	linger
 )
+
+// lingering is how long a client on a busy machine may need to notice a signal.
+const lingering = 5 * time.Second
 
 func newProxy(t *testing.T) *proxy {
 	t.Helper()
@@ -71,6 +77,13 @@ func newProxy(t *testing.T) *proxy {
 			w.Header().Set("Content-Type", "text/xml")
 			w.WriteHeader(http.StatusForbidden)
 			_, _ = io.WriteString(w, "<ErrorResponse><Error><Type>Sender</Type><Code>AccessDenied</Code><Message>not you</Message></Error></ErrorResponse>")
+		case linger:
+			select {
+			case <-r.Context().Done():
+				panic(http.ErrAbortHandler)
+			case <-time.After(lingering):
+				forward.ServeHTTP(w, r)
+			}
 		case pass:
 			forward.ServeHTTP(w, r)
 		}
