@@ -230,14 +230,23 @@ func memoizedRow(s *scene) {
 	s.status = s.ends(s.run, "Failed", map[string]int{"build": 1, "synth": 1})
 	s.ledger.fail("synth", false)
 	again := s.act(s.run, "resubmit", map[string]any{"memoized": true})
-	status := s.ends(again, "Failed", map[string]int{})
+	status, err := again.Wait(s.ctx)
+	require.NoError(s, err)
+	// Argo's controller may trip over the nodes that it copied, and give the
+	// run up before it has all answers.
+	tripped := !s.pods && status.Phase == "Error" && strings.HasSuffix(status.Message, " already initialized")
+	if tripped {
+		s.ends(again, "Error", map[string]int{})
+	} else {
+		status = s.ends(again, "Failed", map[string]int{})
+	}
 	if s.pods {
 		require.Contains(s, status.Node("deploy-dev").Message, "["+string(fault.OutOfOrder)+"]", "%+v", status)
 		require.Equal(s, "Omitted", status.Node("test-dev").Phase, "%+v", status)
 		return
 	}
 	for _, node := range status.Nodes {
-		if node.Type == "Plugin" && !strings.Contains(node.Name, "onExit") {
+		if node.Type == "Plugin" && !strings.Contains(node.Name, "onExit") && (!tripped || node.Phase != "Pending") {
 			require.Contains(s, node.Message, "["+string(fault.OutOfOrder)+"]", node.Display)
 		}
 	}
