@@ -9,6 +9,7 @@ import (
 	"maps"
 	"net/http"
 	"strings"
+	"time"
 
 	"sigs.k8s.io/yaml"
 
@@ -69,10 +70,30 @@ func (l *Lab) startServer(ctx context.Context) (*Server, error) {
 	}
 	s := &Server{lab: l, token: strings.TrimSpace(token)}
 	err = l.timed("Argo's server", func() error {
-		s.url, err = l.Cluster.StartServer(ctx)
-		return err
+		if s.url, err = l.Cluster.StartServer(ctx); err != nil {
+			return err
+		}
+		return s.answers(ctx)
 	})
 	return s, err
+}
+
+// answers waits until the server takes calls: its pages are there before its
+// gateway has found the API behind it.
+func (s *Server) answers(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	for {
+		_, err := s.Get(ctx, "/api/v1/version")
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("wait for the API of Argo's server: %w", err)
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
 }
 
 // artifactRepository describes the pipeline's bucket to Argo. Pipelines share
