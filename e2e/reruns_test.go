@@ -234,12 +234,11 @@ func memoizedRow(s *scene) {
 	require.NoError(s, err)
 	// Argo's controller may trip over the nodes that it copied, and give the
 	// run up before it has all answers.
-	tripped := !s.pods && status.Phase == "Error" && strings.HasSuffix(status.Message, " already initialized")
+	tripped, phase := !s.pods && status.Phase == "Error" && strings.HasSuffix(status.Message, " already initialized"), "Failed"
 	if tripped {
-		s.ends(again, "Error", map[string]int{})
-	} else {
-		status = s.ends(again, "Failed", map[string]int{})
+		phase = "Error"
 	}
+	s.ends(again, phase, map[string]int{})
 	if s.pods {
 		require.Contains(s, status.Node("deploy-dev").Message, "["+string(fault.OutOfOrder)+"]", "%+v", status)
 		require.Equal(s, "Omitted", status.Node("test-dev").Phase, "%+v", status)

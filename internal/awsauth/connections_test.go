@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 	"github.com/aws/smithy-go/middleware"
@@ -24,9 +25,20 @@ import (
 
 const identityAnswer = `<GetCallerIdentityResponse><GetCallerIdentityResult><Account>111111111111</Account></GetCallerIdentityResult></GetCallerIdentityResponse>`
 
+// base is the configuration for an endpoint. Its environment variables keep a
+// test from running in parallel.
+func base(t *testing.T, url string) aws.Config {
+	t.Helper()
+	t.Setenv("AWS_CONFIG_FILE", os.DevNull)
+	t.Setenv("AWS_SHARED_CREDENTIALS_FILE", os.DevNull)
+	cfg, err := awsauth.Base(t.Context(), awsauth.Options{EndpointURL: url, Region: "eu-west-1"})
+	require.NoError(t, err)
+	cfg.Credentials = credentials.NewStaticCredentialsProvider("a", "b", "")
+	return cfg
+}
+
 // Many requests at the same time, each of a client of its own, leave their
-// connections to those that follow. Environment variables keep this test from
-// running in parallel.
+// connections to those that follow.
 func TestBase_ClientsShareConnections(t *testing.T) {
 	const together, waves = 40, 3
 	var opened atomic.Int64
@@ -43,11 +55,7 @@ func TestBase_ClientsShareConnections(t *testing.T) {
 	}
 	server.Start()
 	t.Cleanup(server.Close)
-	t.Setenv("AWS_CONFIG_FILE", os.DevNull)
-	t.Setenv("AWS_SHARED_CREDENTIALS_FILE", os.DevNull)
-	cfg, err := awsauth.Base(t.Context(), awsauth.Options{EndpointURL: server.URL, Region: "eu-west-1"})
-	require.NoError(t, err)
-	cfg.Credentials = credentials.NewStaticCredentialsProvider("a", "b", "")
+	cfg := base(t, server.URL)
 	for range waves {
 		arrived.Add(together)
 		var wave errgroup.Group
@@ -85,11 +93,7 @@ func TestBase_AnswerThatOvertakesItsRequest(t *testing.T) {
 		_, _ = w.Write([]byte(identityAnswer))
 	}))
 	t.Cleanup(server.Close)
-	t.Setenv("AWS_CONFIG_FILE", os.DevNull)
-	t.Setenv("AWS_SHARED_CREDENTIALS_FILE", os.DevNull)
-	cfg, err := awsauth.Base(t.Context(), awsauth.Options{EndpointURL: server.URL, Region: "eu-west-1"})
-	require.NoError(t, err)
-	cfg.Credentials = credentials.NewStaticCredentialsProvider("a", "b", "")
+	cfg := base(t, server.URL)
 	answered := make(chan struct{})
 	cfg.HTTPClient = awsauth.Connections().WithTransportOptions(func(transport *http.Transport) {
 		dial := transport.DialContext
@@ -110,7 +114,7 @@ func TestBase_AnswerThatOvertakesItsRequest(t *testing.T) {
 	ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{
 		WroteRequest: func(info httptrace.WroteRequestInfo) { wrote <- info.Err },
 	})
-	_, err = sts.NewFromConfig(cfg).GetCallerIdentity(ctx, &sts.GetCallerIdentityInput{})
+	_, err := sts.NewFromConfig(cfg).GetCallerIdentity(ctx, &sts.GetCallerIdentityInput{})
 	require.NoError(t, err)
 	require.NoError(t, <-wrote, "net/http closes the connection")
 }
