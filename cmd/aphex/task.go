@@ -171,6 +171,9 @@ func localStage(ctx context.Context, p parts, dir string, req task.Request, cmd 
 		phase, message, reason = "Failed", redactor.String(fault.Message(err)), string(fault.From(err).Reason)
 	}
 	flushErr := output.Flush()
+	if err != nil { // standard error has it from the command's end
+		_, _ = fmt.Fprintln(lines, "aphex: "+redactor.String(fault.Text(err))) // writing lines never fails
+	}
 	lines.Flush("aphex: " + req.Stage + " " + phase)
 	_, logErr := log.Finish(context.WithoutCancel(ctx))
 	return result, errors.Join(err, flushErr, logErr, recorder.StageEnded(context.WithoutCancel(ctx), req, began, time.Now(), phase, message, reason))

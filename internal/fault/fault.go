@@ -136,12 +136,28 @@ func Join(op, remedy string, errs ...error) error {
 	if i := slices.IndexFunc(errs, func(err error) bool { return From(err).Class != Cancelled }); i >= 0 {
 		first = From(errs[i])
 	}
-	texts := make([]string, len(errs))
+	f := &findings{}
 	for i, err := range errs {
-		texts[i] = fmt.Sprintf("(%d) %s", i+1, Message(err))
+		f.texts = append(f.texts, fmt.Sprintf("(%d) %s", i+1, Message(err)))
 	}
-	return &Fault{
-		Class: first.Class, Reason: first.Reason, Op: op, Remedy: remedy,
-		Err: fmt.Errorf("%d findings: %s", len(errs), strings.Join(texts, "; ")),
+	return &Fault{Class: first.Class, Reason: first.Reason, Op: op, Remedy: remedy, Err: f}
+}
+
+// findings is the cause of a fault made of several.
+type findings struct{ texts []string }
+
+func (f *findings) Error() string {
+	return fmt.Sprintf("%d findings: %s", len(f.texts), strings.Join(f.texts, "; "))
+}
+
+// Text renders err for a log: like Message, but what Join has put together one
+// finding a line.
+func Text(err error) string {
+	text := Message(err)
+	f, ok := errors.AsType[*findings](err)
+	if !ok {
+		return text
 	}
+	lines := fmt.Sprintf("%d findings:\n%s\n", len(f.texts), strings.Join(f.texts, "\n"))
+	return strings.Replace(text, f.Error()+". ", lines, 1)
 }

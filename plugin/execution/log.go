@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
+	"github.com/aphex-pipeline/aphex/internal/fault"
 	"github.com/aphex-pipeline/aphex/internal/redact"
 	"github.com/aphex-pipeline/aphex/internal/stagelog"
 	"github.com/aphex-pipeline/aphex/tasks/task"
@@ -61,6 +63,20 @@ func (e *Engine) openLog(ctx context.Context, req *task.Request, start int) *sta
 // Write implements io.Writer.
 func (l *stageLog) Write(p []byte) (int, error) { return l.in.Write(p) }
 
+// outcome writes what a message may have no room for.
+func (l *stageLog) outcome(o outcome) {
+	text := ""
+	switch {
+	case o.err != nil:
+		text = fault.Text(o.err)
+	case len(o.result.Message) > maxMessage:
+		text = o.result.Message
+	default:
+		return
+	}
+	_, _ = fmt.Fprintln(l, "aphex: "+strings.ToValidUTF8(text, "\uFFFD")) // writing lines never fails
+}
+
 // finish writes what is left and a last line.
 func (l *stageLog) finish(last string) {
 	_ = l.in.Flush() // writing lines never fails
@@ -90,6 +106,7 @@ func LogID(req *task.Request) stagelog.ID {
 // message: the stage's outcome is what it is.
 func (e *Engine) uploadLog(ctx context.Context, req *task.Request, log *stageLog, o outcome) (url, warning string) {
 	phase, _ := o.phase()
+	log.outcome(o)
 	log.finish(fmt.Sprintf("aphex: %s %s", label(req), phase))
 	ctx, cancel := context.WithTimeout(ctx, uploadTimeout)
 	defer cancel()

@@ -156,9 +156,9 @@ func (e *Engine) message(text string) string {
 	return shorten(strings.Join(strings.Fields(text), " "), maxMessage)
 }
 
-// shorten cuts the middle out of a text of more than limit bytes.
+// shorten cuts the middle out of a text of more than limit bytes, and says so.
 func shorten(text string, limit int) string {
-	const gap = " … "
+	const gap = " … (its log has all of it) … "
 	if len(text) <= limit {
 		return text
 	}

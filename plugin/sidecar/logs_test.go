@@ -3,6 +3,7 @@ package sidecar_test
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"strings"
 	"testing"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/aphex-pipeline/aphex/internal/fault"
 	"github.com/aphex-pipeline/aphex/internal/stagelog"
 	"github.com/aphex-pipeline/aphex/internal/store"
 	"github.com/aphex-pipeline/aphex/plugin/execution"
@@ -62,4 +64,30 @@ func TestLogs_AreInTheBucketWhileTheStageRunsAndMainLogsAfterwards(t *testing.T)
 	require.NoError(t, err)
 	require.NoError(t, whole.Close())
 	require.Equal(t, "one\ntwo\naphex: deploy-dev Succeeded\n", string(text))
+}
+
+func TestLogs_HaveEveryFindingOfAFailureThatIsTooLongForItsMessage(t *testing.T) {
+	t.Parallel()
+	objects := store.NewDir(t.TempDir())
+	var findings []error
+	for n := range 20 {
+		findings = append(findings, fault.Newf(fault.User, fault.RoleDenied, fmt.Sprintf("assume role %d", n), strings.Repeat("Look at its trust policy ", 10), "refused"))
+	}
+	p := start(t, options{runs: newRuns(), registry: task.Registry{task.StageValidate: task.RunnerFunc(
+		func(context.Context, task.Request, task.Env) (task.Result, error) {
+			return task.Result{}, fault.Join("validate the run", "Mend all of them", findings...)
+		})}, change: func(c *sidecar.Config) { c.Logs = bucket{objects} }})
+	final, _ := p.await(args(body(task.StageValidate)))
+	require.LessOrEqual(t, len(final.Message), 1<<10)
+	require.NotContains(t, final.Message, "assume role 10:")
+	require.Contains(t, final.Message, "its log has all of it")
+
+	entries, err := stagelog.List(t.Context(), objects, wfUID)
+	require.NoError(t, err)
+	require.Len(t, entries, 1)
+	var log bytes.Buffer
+	require.NoError(t, stagelog.NewCursor(objects, wfUID, entries[0]).Copy(t.Context(), &log))
+	for n := range findings {
+		require.Contains(t, log.String(), fmt.Sprintf("\n(%d) assume role %d: refused. Look at", n+1, n))
+	}
 }
