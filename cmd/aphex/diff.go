@@ -199,7 +199,7 @@ func (f *diffFlags) stacksOf(cmd *cobra.Command, cfg *pipeline.Config, environme
 	if err != nil {
 		return nil, fault.Wrap(fault.System, fault.WorkspaceFailed, "make a folder for the synthesis", "Check that TMPDIR is writable and not full", err)
 	}
-	who := &identity{options: awsauth.Options{Region: f.region, EndpointURL: f.endpoint}, redactor: redactor}
+	who := &identity{options: awsauth.Options{Region: f.region, EndpointURL: f.endpoint}, redactor: redactor, personal: true}
 	config := deploy.Config{
 		Base: who.base, Synth: synthesizer{synth.New(synth.Config{Worker: local, Private: filepath.Join(dir, "assemblies"), Lookups: who.readingLookups})},
 	}

@@ -205,7 +205,7 @@ func localParts(dir string, f taskFlags, redactor *redact.Redactor) (local, erro
 	}
 	socket := filepath.Join(dir, "worker.sock")
 	bucket := store.NewDir(filepath.Join(dir, "bucket"))
-	id := &identity{options: awsauth.Options{Region: f.region, EndpointURL: f.endpoint}, redactor: redactor}
+	id := &identity{options: awsauth.Options{Region: f.region, EndpointURL: f.endpoint}, redactor: redactor, personal: true}
 	return local{socket: socket, parts: parts{
 		privateDir: private, worker: worker.NewClient(socket), workerRoot: root, git: repositories,
 		store: bucket, records: record.New(bucket), pipeline: f.pipeline,

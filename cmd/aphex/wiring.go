@@ -157,6 +157,9 @@ func (a apps) DeployApp(ctx context.Context, req task.Request, env task.Env, app
 type identity struct {
 	options  awsauth.Options
 	redactor *redact.Redactor
+	// personal says that the credentials are those of the person whose machine
+	// this is.
+	personal bool
 
 	mu   sync.Mutex
 	conf *aws.Config
@@ -179,18 +182,24 @@ func (i *identity) base(ctx context.Context) (aws.Config, error) {
 // session is the role an environment is deployed with: the configured one,
 // else that of the CDK's bootstrap.
 func (i *identity) session(ctx context.Context, req task.Request, target pipeline.Environment) (awsauth.Session, error) {
+	return i.as(ctx, awsauth.SessionName(req.Pipeline, req.Run.Name, req.Stage), target, awsauth.BootstrapDeployRole)
+}
+
+// as assumes the configured role of an environment, else the one that the
+// bootstrap is said to have.
+func (i *identity) as(ctx context.Context, name string, target pipeline.Environment, bootstrapped func(partition, account, region string) string) (awsauth.Session, error) {
 	base, err := i.base(ctx)
 	if err != nil {
 		return awsauth.Session{}, err
 	}
-	sessions := awsauth.NewSessions(base, awsauth.SessionName(req.Pipeline, req.Run.Name, req.Stage))
+	sessions := awsauth.NewSessions(base, name)
 	caller, err := sessions.Caller(ctx)
 	if err != nil {
 		return awsauth.Session{}, err
 	}
-	role := awsauth.Role{ARN: target.RoleARN, ExternalID: target.ExternalID}
-	if role.ARN == "" {
-		role.ARN = awsauth.BootstrapDeployRole(caller.Partition, target.Account, target.Region)
+	role := awsauth.Role{ARN: target.RoleARN, ExternalID: target.ExternalID, Chosen: target.RoleARN != ""}
+	if !role.Chosen {
+		role.ARN = bootstrapped(caller.Partition, target.Account, target.Region)
 	}
 	return sessions.For(ctx, awsauth.Target{Environment: target.Name, Account: target.Account, Region: target.Region}, &role)
 }
@@ -220,29 +229,23 @@ func (i *identity) target(ctx context.Context, req task.Request, target pipeline
 }
 
 // lookups returns credentials for looking things up in an environment: those
-// of the role that the configuration or else the app names. A role that cannot
-// be assumed is passed over if the own credentials belong to the account.
+// of the role that the configuration or else the app or the bootstrap names.
+// The app could read whatever its commands are given: they get the process's
+// own credentials on a person's own machine only.
 func (i *identity) lookups(ctx context.Context, target pipeline.Environment, lookupRole string) (map[string]string, error) {
-	base, err := i.base(ctx)
+	session, err := i.as(ctx, awsauth.SessionName("lookup", target.Name, "synth"), target, func(partition, account, region string) string {
+		if lookupRole == "" {
+			return awsauth.BootstrapLookupRole(partition, account, region)
+		}
+		return assembly.Placeholders{Partition: partition, Account: account, Region: region}.Replace(lookupRole)
+	})
 	if err != nil {
 		return nil, err
 	}
-	sessions := awsauth.NewSessions(base, awsauth.SessionName("lookup", target.Name, "synth"))
-	caller, err := sessions.Caller(ctx)
-	if err != nil {
-		return nil, err
-	}
-	var role *awsauth.Role
-	switch {
-	case target.RoleARN != "":
-		role = &awsauth.Role{ARN: target.RoleARN, ExternalID: target.ExternalID}
-	case lookupRole != "":
-		places := assembly.Placeholders{Partition: caller.Partition, Account: target.Account, Region: target.Region}
-		role = &awsauth.Role{ARN: places.Replace(lookupRole)}
-	}
-	session, err := sessions.For(ctx, awsauth.Target{Environment: target.Name, Account: target.Account, Region: target.Region}, role)
-	if err != nil {
-		return nil, err
+	if session.Role == "" && !i.personal {
+		return nil, fault.Newf(fault.User, fault.RoleDenied, "look up context in "+target.Name,
+			"Let the pipeline assume the role, or run `cdk synth` locally and commit cdk.context.json",
+			"%s, and the app never gets the pipeline's own credentials", session.Denied)
 	}
 	return i.variables(ctx, session.Config)
 }

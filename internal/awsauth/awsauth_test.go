@@ -128,6 +128,7 @@ func TestSessions_FallbackTable(t *testing.T) {
 		reason  fault.Reason
 		text    []string
 		via     string
+		chosen  bool
 		warns   bool
 	}{
 		{name: "own account without role", account: own},
@@ -137,6 +138,8 @@ func TestSessions_FallbackTable(t *testing.T) {
 		{name: "role of a third account", account: other, role: ownRole, reason: fault.AccountMismatch, text: []string{own, other, ownRole, "eu-west-1"}},
 		{name: "refused, own account", account: own, role: ownRole, refuse: "AccessDenied", warns: true},
 		{name: "refused, other account", account: other, role: roleIn, refuse: "AccessDenied", reason: fault.RoleDenied, text: []string{roleIn, "assumed-role/base/x", "AccessDenied: no entry", "--trust " + own, "cdk bootstrap aws://222222222222/eu-west-1"}},
+		{name: "chosen, own account", account: own, role: ownRole, chosen: true, via: ownRole},
+		{name: "chosen and refused, own account", account: own, role: ownRole, chosen: true, refuse: "AccessDenied", reason: fault.RoleDenied, text: []string{ownRole, "assumed-role/base/x", "AccessDenied: no entry", "trust policy"}},
 		{name: "expired, own account", account: own, role: ownRole, refuse: "ExpiredTokenException", reason: fault.CredentialsMissing, text: []string{"expired"}},
 	}
 	for _, tt := range tests {
@@ -145,7 +148,7 @@ func TestSessions_FallbackTable(t *testing.T) {
 			sts := newSTS(t)
 			var role *awsauth.Role
 			if tt.role != "" {
-				role = &awsauth.Role{ARN: tt.role}
+				role = &awsauth.Role{ARN: tt.role, Chosen: tt.chosen}
 				sts.refuse[tt.role] = tt.refuse
 			}
 			session, err := awsauth.NewSessions(sts.base(own), "aphex-s").For(t.Context(), target(tt.account), role)
@@ -159,6 +162,7 @@ func TestSessions_FallbackTable(t *testing.T) {
 			require.NoError(t, err)
 			require.Equal(t, tt.via, session.Role)
 			require.Equal(t, tt.warns, session.Warning != "")
+			require.Equal(t, tt.warns, session.Denied != "")
 			require.Equal(t, "eu-west-1", session.Config.Region)
 			id, err := awsauth.Caller(t.Context(), session.Config)
 			require.NoError(t, err)

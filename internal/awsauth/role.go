@@ -21,6 +21,10 @@ type Role struct {
 	ARN string
 	// ExternalID is empty if none is asked for.
 	ExternalID string
+	// Chosen says that the configuration names the role: without it there is
+	// no going on. The roles of the bootstrap are passed over where the
+	// process's own credentials belong to the account, as the CDK does it.
+	Chosen bool
 	// Options are further parameters of AssumeRole by their API names, as a
 	// cloud assembly carries them: Tags, TransitiveTagKeys, DurationSeconds,
 	// Policy, PolicyArns, SerialNumber, SourceIdentity. Without
@@ -147,6 +151,12 @@ func SessionName(pipeline, run, stage string) string {
 		tail = ""
 	}
 	return name[:maxSessionName-len(digest)-len(tail)] + tail + digest
+}
+
+// BootstrapLookupRole is the role of an environment bootstrapped with the
+// CDK's defaults that may only read.
+func BootstrapLookupRole(partition, account, region string) string {
+	return fmt.Sprintf("arn:%s:iam::%s:role/cdk-hnb659fds-lookup-role-%s-%s", partition, account, account, region)
 }
 
 // BootstrapDeployRole is the deploy role of an environment bootstrapped with

@@ -56,7 +56,10 @@ type Session struct {
 	Config aws.Config
 	// Role is the ARN of the role behind them; empty for the process's own.
 	Role string
-	// Warning says why the role asked for is not used; empty otherwise.
+	// Denied says why the role asked for is not used, "role … could not be
+	// assumed (…)"; empty otherwise.
+	Denied string
+	// Warning says so, and what is used instead.
 	Warning string
 }
 
@@ -74,8 +77,8 @@ func (s *Sessions) Caller(ctx context.Context) (Identity, error) {
 // For returns credentials for target through role, or the process's own if
 // role is nil. Nothing has been written anywhere before it returns.
 //
-// A role that cannot be assumed is passed over with a warning if the
-// process's own credentials already belong to the account.
+// A role that cannot be assumed, and was not Chosen, is passed over with a
+// warning if the process's own credentials already belong to the account.
 //
 // Errors: RoleDenied names the role, who asked and what STS said;
 // AccountMismatch; CredentialsMissing; AWSUnavailable.
@@ -128,14 +131,16 @@ func (s *Sessions) fallback(ctx context.Context, err error, op string, target Ta
 	if ctx.Err() != nil || awserr.ExpiredCredentials(err) || awserr.Temporary(err) {
 		return Session{}, awserr.Fault(ctx, err, op)
 	}
-	if caller.Account == target.Account {
-		own.Warning = fmt.Sprintf("role %s could not be assumed (%v); going on as %s, which belongs to the same account", role.ARN, awserr.Brief(err), caller.ARN)
-		return own, nil
+	remedy := fmt.Sprintf("Check that the role exists and that its trust policy lets %s assume it (with the external id, if it asks for one)", caller.ARN)
+	if !role.Chosen {
+		if caller.Account == target.Account {
+			own.Denied = fmt.Sprintf("role %s could not be assumed (%v)", role.ARN, awserr.Brief(err))
+			own.Warning = fmt.Sprintf("%s; going on as %s, which belongs to the same account", own.Denied, caller.ARN)
+			return own, nil
+		}
+		remedy += fmt.Sprintf(", and that the environment is bootstrapped: cdk bootstrap aws://%s/%s --trust %s", target.Account, target.Region, caller.Account)
 	}
-	return Session{}, fault.Newf(fault.User, fault.RoleDenied, op,
-		fmt.Sprintf("Check that the role exists, that its trust policy lets %s assume it (with the external id, if it asks for one), and that the environment is bootstrapped: cdk bootstrap aws://%s/%s --trust %s",
-			caller.ARN, target.Account, target.Region, caller.Account),
-		"STS refuses it to %s: %w", caller.ARN, awserr.Brief(err))
+	return Session{}, fault.Newf(fault.User, fault.RoleDenied, op, remedy, "STS refuses it to %s: %w", caller.ARN, awserr.Brief(err))
 }
 
 func sessionKey(target Target, role *Role) string {

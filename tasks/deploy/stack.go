@@ -43,7 +43,7 @@ func (d *deployment) login(ctx context.Context) error {
 }
 
 func (d *deployment) configuredRole() *awsauth.Role {
-	return &awsauth.Role{ARN: d.target.RoleARN, ExternalID: d.target.ExternalID}
+	return &awsauth.Role{ARN: d.target.RoleARN, ExternalID: d.target.ExternalID, Chosen: true}
 }
 
 func (d *deployment) place(region string) awsauth.Target {

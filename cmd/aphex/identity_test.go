@@ -1,0 +1,84 @@
+package main
+
+import (
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/aphex-pipeline/aphex/internal/awsauth"
+	"github.com/aphex-pipeline/aphex/internal/fault"
+	"github.com/aphex-pipeline/aphex/internal/pipeline"
+	"github.com/aphex-pipeline/aphex/internal/redact"
+)
+
+// ownAccount is where fakeSTS finds whoever asks.
+const ownAccount = "111111111111"
+
+// fakeSTS is an STS that lets only some roles be assumed.
+func fakeSTS(t *testing.T, assumable ...string) string {
+	t.Helper()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch role := r.PostFormValue("RoleArn"); {
+		case r.PostFormValue("Action") == "GetCallerIdentity":
+			_, _ = fmt.Fprintf(w, `<R><GetCallerIdentityResult><Arn>arn:aws:sts::%[1]s:assumed-role/base/x</Arn><Account>%[1]s</Account></GetCallerIdentityResult></R>`, ownAccount)
+		case slices.Contains(assumable, role):
+			_, _ = fmt.Fprintf(w, `<R><AssumeRoleResult><Credentials><AccessKeyId>%s</AccessKeyId><SecretAccessKey>role-secret</SecretAccessKey><SessionToken>role-token</SessionToken><Expiration>%s</Expiration></Credentials></AssumeRoleResult></R>`,
+				role, time.Now().Add(time.Hour).UTC().Format(time.RFC3339))
+		default:
+			w.WriteHeader(http.StatusForbidden)
+			_, _ = fmt.Fprint(w, `<ErrorResponse><Error><Code>AccessDenied</Code><Message>not for you</Message></Error></ErrorResponse>`)
+		}
+	}))
+	t.Cleanup(server.Close)
+	return server.URL
+}
+
+// Not parallel: the SDK reads the process's environment.
+func TestIdentity_NeverHandsItsOwnCredentialsToTheApp(t *testing.T) {
+	for name, value := range map[string]string{
+		"AWS_ACCESS_KEY_ID": "base", "AWS_SECRET_ACCESS_KEY": "base-secret", "AWS_CONFIG_FILE": "/dev/null", "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
+	} {
+		t.Setenv(name, value)
+	}
+	const (
+		configured = "arn:aws:iam::111111111111:role/dev"
+		named      = "arn:aws:iam::111111111111:role/read"
+		usual      = "arn:aws:iam::111111111111:role/cdk-hnb659fds-lookup-role-111111111111-eu-west-1"
+	)
+	tests := map[string]struct {
+		roleARN, lookupRole string
+		assumable           string
+		personal            bool
+		key                 string // whose credentials they are
+		denied              string // part of the message if there are none
+	}{
+		"configured":                         {roleARN: configured, lookupRole: named, assumable: configured, key: configured},
+		"configured and refused":             {roleARN: configured, lookupRole: named, assumable: named, denied: configured},
+		"configured and refused, personally": {roleARN: configured, assumable: named, personal: true, denied: configured},
+		"named by the app":                   {lookupRole: "arn:${AWS::Partition}:iam::111111111111:role/read", assumable: named, key: named},
+		"named by the app and refused":       {lookupRole: named, denied: "role " + named + " could not be assumed (AccessDenied: not for you), and the app never gets the pipeline's own credentials"},
+		"of the bootstrap":                   {assumable: usual, key: usual},
+		"of the bootstrap and refused":       {denied: usual},
+		"a person's own":                     {lookupRole: named, personal: true, key: "base"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			id := &identity{options: awsauth.Options{Region: "us-east-1", EndpointURL: fakeSTS(t, tt.assumable)}, redactor: redact.New(), personal: tt.personal}
+			target := pipeline.Environment{Name: "dev", Account: ownAccount, Region: "eu-west-1", RoleARN: tt.roleARN}
+			vars, err := id.lookups(t.Context(), target, tt.lookupRole)
+			if tt.denied != "" {
+				require.ErrorIs(t, err, &fault.Fault{Reason: fault.RoleDenied})
+				require.Contains(t, fault.Message(err), tt.denied)
+				return
+			}
+			require.NoError(t, err)
+			require.Equal(t, tt.key, vars["AWS_ACCESS_KEY_ID"])
+			require.Equal(t, "eu-west-1", vars["AWS_REGION"])
+		})
+	}
+}
