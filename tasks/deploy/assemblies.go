@@ -47,6 +47,12 @@ func (d *deployment) assembly(ctx context.Context, g group) (*assembly.Assembly,
 		}
 	}
 	d.env.Progress(fmt.Sprintf("%s: synthesizing %s", d.target.Name, appName(g.app)))
+	if d.used { // by an app, which may have left anything
+		if err := d.reset(ctx); err != nil {
+			return nil, err
+		}
+	}
+	d.used = true
 	dir, err := d.stage.cfg.Synth.Synth(ctx, SynthRequest{Environment: d.target, App: g.app, Stacks: namesOf(g.all), Artifacts: d.artifacts, ID: d.req.Key() + " " + g.app}, d.env.Output)
 	if err != nil {
 		return nil, err

@@ -97,6 +97,30 @@ func TestAssembly_FreshPodGoesOnWithTheStoredOne(t *testing.T) {
 	require.Equal(t, 1, p.synth.made)
 }
 
+// An app does not see what the one before it wrote, whether a process died
+// between the two or not.
+func TestAssembly_EachAppSeesCommitAndSnapshotAlone(t *testing.T) {
+	t.Parallel()
+	p, files := newPod(t), &viewed{}
+	first := p.deployment()
+	first.stage.cfg.Workspace = files
+	for n, app := range []string{"a", "b", "c"} {
+		_, err := first.assembly(t.Context(), group{app: app})
+		require.NoError(t, err)
+		require.Len(t, files.resets, n, "the stage begins with a view that nobody has used")
+	}
+	require.Equal(t, record.SnapshotKey("u1"), files.resets[0])
+
+	files.resets = nil
+	second := p.deployment()
+	second.stage.cfg.Workspace = files
+	for _, app := range []string{"a", "b", "c", "d", "e"} {
+		_, err := second.assembly(t.Context(), group{app: app})
+		require.NoError(t, err)
+	}
+	require.Len(t, files.resets, 1, "before the last one only: d is the first that is synthesized here")
+}
+
 func TestAssembly_IsStoredBeforeItIsAnnounced(t *testing.T) {
 	t.Parallel()
 	p := newPod(t)

@@ -224,6 +224,8 @@ type deployment struct {
 	// calls counts what AWS is asked.
 	calls awscalls.Counter
 
+	// used says that an app was synthesized since the last reset.
+	used bool
 	// dirs are the folders of assemblies.
 	dirs []string
 	// order are the names of the stacks as configured, count is how many have
@@ -279,6 +281,7 @@ func (d *deployment) recordRevision(ctx context.Context, phase string) error {
 // reset makes the view that apps are synthesized from: exactly the commit and
 // what the build made of it.
 func (d *deployment) reset(ctx context.Context) error {
+	d.used = false
 	if err := d.stage.cfg.Workspace.Reset(ctx, record.SnapshotKey(d.req.BuiltBy()), d.env.Output); err != nil {
 		return err
 	}
