@@ -52,6 +52,8 @@ type Command struct {
 	Env []string
 	// Stdin is read by the child; nil is an empty input.
 	Stdin *os.File
+	// Hurry, if set, ends the grace when it is closed.
+	Hurry <-chan struct{}
 	// Output receives standard output and error, merged in their order. A
 	// blocking Write blocks the child; a failing one ends the command. It is
 	// never written to after Wait returned. Nil discards.
@@ -321,10 +323,12 @@ func (p *Process) watch() error {
 	defer grace.Stop()
 	select {
 	case <-p.exited:
+		return writeErr
 	case <-grace.C:
-		p.kill(unix.SIGKILL)
-		<-p.exited
+	case <-p.cmd.Hurry:
 	}
+	p.kill(unix.SIGKILL)
+	<-p.exited
 	return writeErr
 }
 

@@ -73,6 +73,9 @@ func (s *server) run(ctx context.Context, req *execRequest, frames *frameWriter)
 		defer cmd.script.remove()
 	}
 	cmd.Output = frames
+	// Without its sidecar a command must not live on: it shares the pod's
+	// loopback addresses, where the next one is waited for.
+	cmd.Hurry = abandoned
 	cmd.Sweep = func() string { return s.family.sweep(req.ID) }
 	p, self, err := s.family.start(req.ID, func() (*process.Process, error) { return process.Start(ctx, cmd.Command) })
 	if err != nil {

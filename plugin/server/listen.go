@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strconv"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -30,8 +31,8 @@ const (
 )
 
 // Listen opens port on the loopback addresses, IPv4 and, where the machine has
-// it, IPv6: the agent calls "localhost", which is either. Port 0 takes a free
-// one. The caller closes the listeners, which Serve does too.
+// it, IPv6: the agent calls "localhost", which is either. It is an error if
+// somebody else has either of them. Port 0 takes a free one. The caller closes the listeners, which Serve does too.
 func Listen(ctx context.Context, port int) ([]net.Listener, error) {
 	var lc net.ListenConfig
 	v4, err := lc.Listen(ctx, "tcp4", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
@@ -42,8 +43,12 @@ func Listen(ctx context.Context, port int) ([]net.Listener, error) {
 	if addr, ok := v4.Addr().(*net.TCPAddr); ok {
 		port = addr.Port
 	}
-	if v6, err := lc.Listen(ctx, "tcp6", net.JoinHostPort("::1", strconv.Itoa(port))); err == nil {
+	v6, err := lc.Listen(ctx, "tcp6", net.JoinHostPort("::1", strconv.Itoa(port)))
+	switch {
+	case err == nil:
 		listeners = append(listeners, v6)
+	case errors.Is(err, syscall.EADDRINUSE): // whoever has it would be sent our token
+		return nil, errors.Join(fmt.Errorf("listen on loopback: %w", err), v4.Close())
 	}
 	return listeners, nil
 }

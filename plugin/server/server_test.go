@@ -5,11 +5,14 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -127,5 +130,23 @@ func TestListen_BothLoopbacks(t *testing.T) {
 		host := l.Addr().String()
 		require.True(t, strings.HasPrefix(host, "127.0.0.1:") || strings.HasPrefix(host, "[::1]:"), host)
 		require.NoError(t, l.Close())
+	}
+}
+
+// Somebody else on one of the addresses would be sent the agent's token.
+func TestListen_BothOrNone(t *testing.T) {
+	t.Parallel()
+	for _, address := range []string{"127.0.0.1:0", "[::1]:0"} {
+		taken, err := net.Listen("tcp", address)
+		if err != nil && strings.HasPrefix(address, "[::1]") {
+			require.ErrorIs(t, err, syscall.EADDRNOTAVAIL, "a machine without IPv6")
+			continue
+		}
+		require.NoError(t, err)
+		defer func() { require.NoError(t, taken.Close()) }()
+		port := taken.Addr().(*net.TCPAddr).Port
+		_, err = server.Listen(t.Context(), port)
+		require.ErrorIs(t, err, syscall.EADDRINUSE, address)
+		require.ErrorContains(t, err, strconv.Itoa(port))
 	}
 }
