@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"path"
 	"path/filepath"
 	"strings"
@@ -44,6 +45,9 @@ type published struct {
 	artifacts []record.Artifact
 	// differing counts those unlike what an earlier build of the commit stored.
 	differing int
+	// instead says what stands where the folder should be; empty if it is one,
+	// or nothing.
+	instead string
 }
 
 // String is the published part of the stage's message.
@@ -52,12 +56,16 @@ func (p published) String() string {
 	if p.differing > 0 {
 		text += fmt.Sprintf(" (%d unlike an earlier build's)", p.differing)
 	}
+	if p.instead != "" {
+		text += fmt.Sprintf(" (warning: %s)", p.instead)
+	}
 	return text
 }
 
 // publish stores every regular file below folder (relative to the checkout)
 // under <commit>/, tagged with commit and time, and the list of them under the
-// run's key. A folder that does not exist means no artifacts.
+// run's key. A folder that does not exist means no artifacts; so does what is
+// no folder, which is said.
 //
 // Nothing that is there is overwritten: equal bytes stay, others are kept
 // beside them. It may be repeated at any point: the list is the same then.
@@ -71,12 +79,25 @@ func (s *Stage) publish(ctx context.Context, req task.Request, folder string, se
 	if len(secrets) > 0 {
 		p.secrets = redact.NewFinder(secrets...)
 	}
-	if len(found) == 1 && found[0].Mode.IsDir() {
+	instead := ""
+	switch {
+	case len(found) == 0:
+	case found[0].Mode.IsDir():
 		if err := p.upload(ctx, dir); err != nil {
+			return published{}, err
+		}
+	default:
+		kind := "a file"
+		if found[0].Mode&fs.ModeSymlink != 0 {
+			kind = "a symbolic link, which is not followed"
+		}
+		instead = fmt.Sprintf("nothing is published: %s (build.artifacts) is no folder but %s", folder, kind)
+		if err := p.say("warning: %s", instead); err != nil {
 			return published{}, err
 		}
 	}
 	result := p.result()
+	result.instead = instead
 	return result, s.records.PutArtifacts(ctx, req.Run.UID, req.Commit, p.at, result.artifacts)
 }
 

@@ -221,18 +221,21 @@ func TestRun_ArtifactsAreTaggedListedAndTheSameBytes(t *testing.T) {
 
 func TestRun_WithoutArtifacts(t *testing.T) {
 	t.Parallel()
-	for name, command := range map[string]string{
-		"no folder":     "true",
-		"a file":        "touch artifacts",
-		"an empty one":  "mkdir artifacts",
-		"a link to one": "mkdir elsewhere && touch elsewhere/x && ln -s elsewhere artifacts",
+	for name, tt := range map[string]struct{ command, said string }{
+		"no folder":     {"true", ""},
+		"a file":        {"touch artifacts", "nothing is published: artifacts/ (build.artifacts) is no folder but a file"},
+		"an empty one":  {"mkdir artifacts", ""},
+		"a link to one": {"mkdir elsewhere && touch elsewhere/x && ln -s elsewhere artifacts", "nothing is published: artifacts/ (build.artifacts) is no folder but a symbolic link, which is not followed"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			b := newBench(t, pod.Config{}, commands(command), nil)
+			b := newBench(t, pod.Config{}, commands(tt.command), nil)
 			got, err := b.run(t.Context())
 			require.NoError(t, err)
 			require.Contains(t, got.Message, "0 artifacts")
+			require.Contains(t, got.Message, tt.said)
+			require.Equal(t, tt.said != "", strings.Contains(got.Message, "warning"))
+			require.Contains(t, b.log.String(), tt.said)
 			require.JSONEq(t, "[]", string(b.object(t, record.ArtifactsKey("uid-1"))))
 		})
 	}

@@ -311,7 +311,11 @@ func describe(req task.Request, change kube.Change, before state, cfg *pipeline.
 		return text + ", topology unchanged (" + short(after) + ")"
 	}
 	text += fmt.Sprintf(", topology %s in this run, %s from the next", short(req.Topology), short(after))
-	if before.Topology != req.Topology {
+	switch before.Topology {
+	case req.Topology:
+	case after:
+		return text + "; the template has it already, by an earlier try of this run or another run"
+	default:
 		return text + "; the template was changed by somebody else after this run started"
 	}
 	var now []string

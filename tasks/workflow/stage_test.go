@@ -190,6 +190,11 @@ func TestStage_SaysWhatTheNextRunWillHave(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, strings.Replace(result.Message, "configured", "unchanged", 1), again.Message)
 
+	retried, err := b.run(t, &effects.Memory{})
+	require.NoError(t, err)
+	require.Contains(t, retried.Message, "the template has it already, by an earlier try of this run or another run")
+
+	b.commit.content = strings.Replace(b.commit.content, "name: live", "name: late", 1)
 	other, err := b.run(t, &effects.Memory{})
 	require.NoError(t, err)
 	require.Contains(t, other.Message, "changed by somebody else")
