@@ -72,11 +72,29 @@ func run(m *testing.M) (code int) {
 	go func() { finished <- m.Run() }()
 	select {
 	case code = <-finished:
-		return code
+		return max(code, isolated(shared))
 	case <-ctx.Done():
 		_, _ = fmt.Fprintln(os.Stderr, "interrupted: taking the lab down")
 		return 1
 	}
+}
+
+// isolated is 1 if the runs of all tests together wrote to anything but what is
+// theirs.
+func isolated(l *lab.Lab) (code int) {
+	if l.Cluster.AuditLog() == "" {
+		_, _ = fmt.Fprintln(os.Stderr, "isolation: not looked at, this kind of cluster keeps no audit log")
+		return 0
+	}
+	found, err := foreignWrites(l)
+	if err != nil {
+		found = append(found, err.Error())
+	}
+	for _, text := range found {
+		_, _ = fmt.Fprintln(os.Stderr, "isolation:", text)
+		code = 1
+	}
+	return code
 }
 
 // needLab returns the lab. It skips the test where no cluster is declared;

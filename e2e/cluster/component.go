@@ -175,7 +175,11 @@ func (l *local) startKubernetesAndLoad(ctx context.Context) error {
 func (l *local) startKubernetes(ctx context.Context) error {
 	pki := func(name string) string { return l.state.path("pki", name) }
 	node := l.state.Local.nodeAddress()
-	if err := l.start(filepath.Join(l.kube, "kube-apiserver"),
+	audit, err := l.auditFlags()
+	if err != nil {
+		return err
+	}
+	if err := l.start(filepath.Join(l.kube, "kube-apiserver"), append(audit,
 		"--etcd-servers=http://127.0.0.1:2379",
 		"--bind-address="+node, "--advertise-address="+node, "--secure-port="+apiPort, "--cert-dir="+pki("apiserver"),
 		"--tls-cert-file="+pki("apiserver.crt"), "--tls-private-key-file="+pki("apiserver.key"), "--client-ca-file="+pki("ca.crt"),
@@ -185,7 +189,7 @@ func (l *local) startKubernetes(ctx context.Context) error {
 		"--service-account-key-file="+pki("sa.pub"), "--service-account-signing-key-file="+pki("sa.key"),
 		"--service-cluster-ip-range="+serviceNetwork, "--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction",
 		"--allow-privileged=true",
-	); err != nil {
+	)...); err != nil {
 		return err
 	}
 	if err := l.awaitAPIServer(ctx); err != nil {

@@ -4,12 +4,15 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"os"
 	"time"
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/aphex-pipeline/aphex/internal/version"
 )
 
 // requestTimeout ends a call to an API server that does not answer. Watches
@@ -84,11 +87,22 @@ func ContextNamespace(path string) (string, error) {
 	return namespace, nil
 }
 
+// userAgent names the pod besides the program, by its host name: the audit log
+// of a cluster tells by it what a run has changed.
+func userAgent() string {
+	agent := "aphex/" + version.Get().Version
+	host, err := os.Hostname()
+	if err != nil {
+		return agent
+	}
+	return agent + " (" + host + ")"
+}
+
 // FromConfig returns a Client for cfg, which is copied. Client-side rate
 // limits are lifted to 50 calls a second: the plugin makes few, but in bursts.
 func FromConfig(cfg *rest.Config) (*Client, error) {
 	own := rest.CopyConfig(cfg)
-	own.UserAgent = "aphex"
+	own.UserAgent = userAgent()
 	own.QPS, own.Burst = 50, 100
 	web, err := rest.HTTPClientFor(own)
 	if err != nil {
