@@ -47,6 +47,9 @@ type Config struct {
 	Notifications []Notification `yaml:"notifications,omitempty"`
 	// SelfModification is when a change of the topology takes effect.
 	SelfModification string `yaml:"selfModification,omitempty"`
+	// AllowedSecrets are the texts that look like secrets and that comments of
+	// the file allow, by position.
+	AllowedSecrets []AllowedSecret `yaml:"-"`
 }
 
 // Build is what the build stage does.

@@ -43,6 +43,7 @@ environments:
     onFailedStack: rollback
     concurrency: 4
     importExistingResources: true
+x-example: {password: hunter2} # aphex:allow-secret an example
 `
 
 // A key that is checked but never read would be ignored in silence.

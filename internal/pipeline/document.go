@@ -35,6 +35,11 @@ type document struct {
 	hidden map[string]bool
 	// flagged are places that already have a finding about their value.
 	flagged map[string]bool
+	// manySecrets is set when the search for secrets was given up.
+	manySecrets bool
+	// spans are where the values stand.
+	spans   []span
+	allowed []AllowedSecret
 }
 
 // place is where a value stands: keys and indexes from the root.

@@ -20,6 +20,8 @@ func FuzzLoad(f *testing.F) {
 		minimalInstallation, "aws: &a {roleArn: *a}", "? [a, b] : c", minimalInstallation + "workerEnv: {A: \"{{x}}\", on: off}\n", minimalInstallation + "ttlDays: 1e3\nimages: &i {plugin: *i}\n",
 		"a: &a [x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b]\nd: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c]\ne: &e [*d,*d,*d,*d,*d,*d,*d,*d,*d]\nf: [*e,*e,*e,*e,*e,*e,*e,*e,*e]\n",
 		strings.Repeat("{a: ", 200),
+		minimal + "x-a: {password: hunter2} # aphex:allow-secret an example\n", minimal + "# aphex:allow-secret an example\nx-a: &a !!str |-\n  A_PASSWORD=hunter2\n  # aphex:allow-secret no comment\n",
+		minimal + "x-a: \"a\n  A_PASSWORD=hunter2\" # aphex:allow-secret\nx-b: b # aphex:allow-secret for nothing\r\nx-c: 'A_PASSWORD=\n hunter2'\n",
 	} {
 		f.Add([]byte(seed))
 	}
@@ -42,6 +44,13 @@ func checkConfig(t *testing.T, text []byte) {
 	require.NoError(t, err)
 	require.Equal(t, config, again)
 	require.NotEmpty(t, config.Build.Commands)
+	for _, allowed := range config.AllowedSecrets {
+		require.Contains(t, string(text), "aphex:allow-secret")
+		require.Positive(t, allowed.Line)
+		require.Positive(t, allowed.Column)
+		require.NotEmpty(t, allowed.Reason)
+		require.NotContains(t, allowed.String(), "\n")
+	}
 	names := map[string]bool{}
 	for _, node := range pipeline.Topology(config) {
 		require.False(t, names[node.Name()], "two nodes are called %s", node.Name())

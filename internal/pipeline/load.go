@@ -33,22 +33,22 @@ func Load(name string, data []byte) (*Config, error) {
 		return nil, invalid(doc.findings)
 	}
 	hits := doc.scanText()
-	if len(hits) >= maxSecrets { // there may be more, which messages would show
-		doc.addSecrets(hits)
+	if doc.manySecrets {
+		doc.addSecrets(hits, false)
 		return nil, invalid(doc.findings)
 	}
 	root := doc.parse()
 	if root == nil {
-		doc.addSecrets(hits)
+		doc.addSecrets(hits, false)
 		return nil, invalid(doc.findings)
 	}
 	hits = doc.scanValues(root, hits)
-	if len(hits) >= maxSecrets {
-		doc.addSecrets(hits)
+	if doc.manySecrets {
+		doc.addSecrets(hits, false)
 		return nil, invalid(doc.findings)
 	}
 	value := doc.convert(root, nil)
-	doc.addSecrets(hits)
+	doc.addSecrets(hits, true)
 	if doc.tooLarge {
 		return nil, invalid(doc.findings)
 	}
@@ -60,7 +60,9 @@ func Load(name string, data []byte) (*Config, error) {
 	if len(doc.findings) > 0 {
 		return nil, invalid(doc.findings)
 	}
-	return decode(top), nil
+	config := decode(top)
+	config.AllowedSecrets = doc.allowed
+	return config, nil
 }
 
 // decodeText checks that data is text of a bearable size. It returns false if

@@ -2,7 +2,6 @@ package pipeline
 
 import (
 	"cmp"
-	"fmt"
 	"regexp"
 	"slices"
 	"strconv"
@@ -316,6 +315,8 @@ type secretHit struct {
 	line, column int
 	text, what   string
 	place        place
+	inText       bool // found in the text, at offset
+	offset       int
 	inComment    bool
 	random       bool
 }
@@ -324,19 +325,22 @@ type secretHit struct {
 // them from being shown. It works on text that is not valid YAML, too.
 func (d *document) scanText() []secretHit {
 	var hits []secretHit
-	number := 0
+	number, offset := 0, 0
 	for line := range strings.SplitSeq(d.text, "\n") {
-		if len(hits) >= maxSecrets {
-			break
-		}
 		number++
 		scan(line, func(start, end int, format secretFormat) {
 			d.secrets.add(line[start:end])
 			hits = append(hits, secretHit{
 				line: number, column: 1 + utf8.RuneCountInString(line[:start]), text: line[start:end],
-				what: format.what, random: format.random, inComment: true,
+				what: format.what, random: format.random,
+				inText: true, offset: offset + start, inComment: true,
 			})
 		})
+		offset += len(line) + 1
+		if len(hits) >= maxSecrets { // there may be more, which messages would show
+			d.manySecrets = true
+			break
+		}
 	}
 	return hits
 }
@@ -344,25 +348,27 @@ func (d *document) scanText() []secretHit {
 // scanValues finds secrets in the values below root that the text did not
 // show as such, and tells for the others where they are.
 func (d *document) scanValues(root *yaml.Node, hits []secretHit) []secretHit {
-	known := map[string]bool{}
-	for _, hit := range hits {
-		known[hit.text] = true
-	}
+	offset := offsets(d.text)
 	walk(root, nil, func(node *yaml.Node, p place) {
+		s := d.spanOf(node, offset(node.Line, node.Column))
+		d.spans = append(d.spans, s)
 		for i := range hits {
-			if hit := &hits[i]; node.Line <= hit.line && strings.Contains(node.Value, hit.text) {
+			if hit := &hits[i]; s.holds(*hit) {
 				hit.place, hit.inComment = p, false
-				d.hidden[p.id()] = true
+				d.hidden[p.id()] = d.hidden[p.id()] || strings.Contains(node.Value, hit.text)
 			}
 		}
 		report := func(secret, what string, random bool) {
 			d.hidden[p.id()] = true
-			if known[secret] || len(hits) >= maxSecrets {
+			known := slices.ContainsFunc(hits, func(hit secretHit) bool {
+				return hit.text == secret && slices.Equal(hit.place, p)
+			})
+			if known || d.manySecrets {
 				return
 			}
-			known[secret] = true
 			d.secrets.add(secret)
 			hits = append(hits, secretHit{line: node.Line, column: node.Column, text: secret, what: what, place: p, random: random})
+			d.manySecrets = len(hits) >= maxSecrets
 		}
 		found := d.hidden[p.id()] // a key that is a secret says nothing about its value
 		scan(node.Value, func(start, end int, format secretFormat) {
@@ -418,17 +424,5 @@ func walk(node *yaml.Node, p place, visit func(*yaml.Node, place)) {
 			walk(node.Content[i+1], at, visit)
 		}
 	default: // an alias is visited where its anchor is
-	}
-}
-
-// addSecrets records the secrets as findings.
-func (d *document) addSecrets(hits []secretHit) {
-	const remedy = "a configuration must not hold secrets: remove it, replace it at its issuer if it was ever committed, and keep it in a secret store"
-	for _, hit := range hits {
-		where := ""
-		if hit.inComment {
-			where = " in a comment"
-		}
-		d.addAt(hit.line, hit.column, d.path(hit.place), fmt.Sprintf("%s looks like %s%s; %s", hint(hit.text), hit.what, where, remedy))
 	}
 }
