@@ -53,7 +53,6 @@ const (
 	patternBranch   = `[A-Za-z0-9][A-Za-z0-9._/+@=,-]{0,254}`
 	patternPath     = `[A-Za-z0-9._@+=,-]+(?:/[A-Za-z0-9._@+=,-]+)*`
 	patternBucket   = `[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]`
-	patternRegion   = `[a-z]{2,4}(?:-[a-z]+){1,3}-[0-9]{1,2}`
 	patternImage    = `[A-Za-z0-9][A-Za-z0-9._:/@-]{0,511}`
 	patternRole     = `arn:aws[a-z-]*:iam::[0-9]{12}:role/[A-Za-z0-9+=,.@_/-]{1,512}`
 	patternToken    = `[A-Za-z0-9][A-Za-z0-9._:/-]{0,254}` //nolint:gosec // G101: a pattern
@@ -129,7 +128,7 @@ func (i Installation) checkAWS(c *check) {
 	repository := i.ArtifactRepository
 	c.match("artifactRepository.configMap", repository.ConfigMap, patternName, "the name of a ConfigMap", repository.Key != "")
 	c.match("artifactRepository.key", repository.Key, patternKey, "a key of a ConfigMap: letters, digits and . _ -", repository.ConfigMap != "")
-	c.match("region", i.Region, patternRegion, "an AWS region such as eu-west-1", true)
+	c.match("region", i.Region, patternRegion, "an AWS region such as eu-west-1"+offerRegion(i.Region), true)
 	c.url("endpointUrl", i.EndpointURL, false, "http", "https")
 	c.match("aws.roleArn", i.AWS.RoleARN, patternRole, "an IAM role ARN such as arn:aws:iam::111111111111:role/aphex", i.AWS.ProjectToken)
 	c.match("aws.audience", i.AWS.Audience, patternToken, "letters, digits and . _ : / -", true)

@@ -245,7 +245,7 @@ func TestLoad_OneMistake(t *testing.T) {
 		{"environment twice", `name: prod`, `name: dev`, "38:11: environments[1].name", `the name "dev" stands twice; environment 1 already has it`},
 		{"environment name too long", `name: prod`, `name: ` + strings.Repeat("a", 41), "38:11: environments[1].name", `at most 40 lower-case letters`},
 		{"environment called pipeline", `name: prod`, `name: pipeline`, "38:11: environments[1].name", `"pipeline" is taken`},
-		{"region", `region: eu-west-1`, `region: eu-west`, "28:13: environments[0].region", `"eu-west" does not fit; allowed: an AWS region`},
+		{"region", `region: eu-west-1`, `region: eu-west`, "28:13: environments[0].region", `"eu-west" does not fit; did you mean "eu-west-1"?; allowed: an AWS region`},
 		{"role that is none", `roleArn: arn:aws-us-gov:iam::022222222222:role/deploy/shop`, `roleArn: deploy`, "42:14: environments[1].roleArn", `allowed: the ARN of an IAM role`},
 		{"role of another account", `iam::022222222222:role`, `iam::333333333333:role`, "42:14: environments[1].roleArn", `the role is in account 333333333333, but the environment's account is 022222222222`},
 		{"external id alone", `    roleArn: arn:aws-us-gov:iam::022222222222:role/deploy/shop` + "\n", ``, "42:5: environments[1].externalId", `an external id goes with roleArn`},

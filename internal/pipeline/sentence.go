@@ -69,7 +69,11 @@ func (d *document) explainValue(part map[string]any, at place, violated jsonsche
 			d.add(at, "the value is blank; allowed: %s", allowed(part))
 			return
 		}
-		d.add(at, "%s does not fit; allowed: %s", d.showAt(at), allowed(part))
+		offer := ""
+		if at.last() == "region" {
+			offer = offerRegion(what.Got)
+		}
+		d.add(at, "%s does not fit%s; allowed: %s", d.showAt(at), offer, allowed(part))
 	case *kind.MinItems:
 		d.add(at, "the list is empty; at least %d entry is required", what.Want)
 	case *kind.MaxItems:
