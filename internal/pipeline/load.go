@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
@@ -135,24 +136,48 @@ func (d *document) parse() *yaml.Node {
 	return root
 }
 
-// syntaxLine is how the YAML library says where it stopped reading. It leaves
-// the line out if it is the first.
-var syntaxLine = regexp.MustCompile(`^(?:yaml: )?(?:line (\d+): )?(.*)$`)
+// How the YAML library says where it stopped reading. It leaves the line out if
+// it is the first and for anchors, and counts from 0 for some messages.
+var (
+	syntaxLine    = regexp.MustCompile(`^(?:yaml: )?(?:line (\d+): )?(.*)$`)
+	countsFrom0   = regexp.MustCompile(`^did not find expected (?:<document start>|node content|'-' indicator|key|',' or '[\]}]')`)
+	unknownAnchor = regexp.MustCompile(`^unknown anchor '(.*)' referenced`)
+)
+
+// syntaxPlace returns the line where the YAML library stopped reading, and why.
+func (d *document) syntaxPlace(err error) (line int, reason string) {
+	match := syntaxLine.FindStringSubmatch(strings.ReplaceAll(err.Error(), "\n", " "))
+	line, reason = 1, match[2]
+	if number, err := strconv.Atoi(match[1]); err == nil {
+		line = max(1, number)
+		if countsFrom0.MatchString(reason) {
+			line++
+		}
+	}
+	if match := unknownAnchor.FindStringSubmatch(reason); match != nil {
+		alias := regexp.MustCompile(`(?m)(?:^|[\s,:\[{-])(\*` + regexp.QuoteMeta(match[1]) + `)(?:$|[\s,:\]}])`)
+		if at := alias.FindStringSubmatchIndex(d.text); at != nil {
+			line, _ = position(d.text, at[2])
+		}
+	}
+	if strings.Contains(reason, "control characters") {
+		at := strings.IndexFunc(d.text, func(r rune) bool { return unicode.IsControl(r) && !strings.ContainsRune("\t\r\n\u0085", r) })
+		line, _ = position(d.text, max(0, at))
+	}
+	return line, reason
+}
 
 // addSyntax records what the YAML library could not read.
 func (d *document) addSyntax(err error) {
-	line, reason := 1, err.Error()
-	if match := syntaxLine.FindStringSubmatch(strings.ReplaceAll(reason, "\n", " ")); match != nil {
-		reason = match[2]
-		if number, err := strconv.Atoi(match[1]); err == nil {
-			line = max(1, number)
-		}
-	}
+	line, reason := d.syntaxPlace(err)
 	lines := strings.Split(d.text, "\n")
 	line = min(line, len(lines))
-	// The library reports the line before the tab for some documents.
-	for _, candidate := range []int{line, line + 1} {
-		if candidate <= len(lines) {
+	for line > 1 && strings.TrimSpace(lines[line-1]) == "" {
+		line-- // what is missing at the end is missing behind the last text
+	}
+	// The library reports a line beside that of the tab for some documents.
+	for _, candidate := range []int{line, line + 1, line - 1} {
+		if candidate >= 1 && candidate <= len(lines) {
 			content := lines[candidate-1]
 			indent := content[:len(content)-len(strings.TrimLeft(content, " \t"))]
 			if tab := strings.IndexByte(indent, '\t'); tab >= 0 {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -182,6 +183,16 @@ func checkOutcome(t reporter, text []byte) {
 	config, err := pipeline.Load("c", text)
 	if err == nil {
 		require.NotEmpty(t, config.Environments)
+		for _, environment := range config.Environments {
+			require.Regexp(t, `^[0-9]{12}$`, environment.Account)
+			require.Regexp(t, `^[a-z]{2,4}-[a-z-]+-[0-9]+$`, environment.Region)
+			require.Regexp(t, `^[a-z0-9-]{1,40}$`, environment.Name)
+			require.NotEmpty(t, environment.Stacks)
+			for _, stack := range environment.Stacks {
+				require.NotEmpty(t, stack.Name)
+				require.True(t, filepath.IsLocal(stack.Path), stack.Path)
+			}
+		}
 		return
 	}
 	require.Nil(t, config)

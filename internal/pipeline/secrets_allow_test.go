@@ -174,7 +174,7 @@ func TestLoad_SecretsThatNoCommentAllows(t *testing.T) {
 		},
 		"not YAML": {
 			"x-a: {password: postgres} # aphex:allow-secret database of this test\nx-b: [",
-			[]string{"c:2:1: not valid YAML…"},
+			[]string{"c:3:1: not valid YAML…"},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
