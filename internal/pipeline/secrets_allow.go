@@ -55,8 +55,13 @@ var inText = regexp.MustCompile("\ue000([0-9]+)\ue001")
 // reads like one, as in a command, is none; in a text that is not valid YAML
 // nobody can tell.
 func (d *document) allowances() map[int]*allowance {
+	type candidate struct {
+		line   string
+		number int
+		match  []int
+	}
 	found := map[int]*allowance{}
-	var candidates []*allowance
+	var candidates []candidate
 	var marked strings.Builder
 	number := 0
 	for line := range strings.SplitAfterSeq(d.text, "\n") {
@@ -65,7 +70,7 @@ func (d *document) allowances() map[int]*allowance {
 		for _, match := range allowComment.FindAllStringSubmatchIndex(line, -1) {
 			fmt.Fprintf(&marked, "%s\ue000%d\ue001", line[rest:match[4]], len(candidates))
 			rest = match[5]
-			candidates = append(candidates, newAllowance(line, number, match))
+			candidates = append(candidates, candidate{line, number, match})
 		}
 		marked.WriteString(line[rest:])
 	}
@@ -84,12 +89,13 @@ func (d *document) allowances() map[int]*allowance {
 		})
 	}
 	odd := strings.ContainsAny(strings.ReplaceAll(d.text, "\r\n", "\n"), "\r\u0085\u2028\u2029")
-	for i, candidate := range candidates {
-		if odd {
-			candidate.void = "what a line is cannot be told, since the file has line breaks other than LF and CRLF; remove them"
+	for i, c := range candidates {
+		if values[i] || found[c.number] != nil {
+			continue
 		}
-		if !values[i] && found[candidate.line] == nil {
-			found[candidate.line] = candidate
+		found[c.number] = newAllowance(c.line, c.number, c.match)
+		if odd {
+			found[c.number].void = "what a line is cannot be told, since the file has line breaks other than LF and CRLF; remove them"
 		}
 	}
 	return found
