@@ -12,6 +12,12 @@ import (
 // program comes from the checkout (./gradlew), from a variable, a function or a
 // file that is sourced, PATH is changed before it, it depends on a condition,
 // there is none at all, or the text cannot be parsed (bash will say why).
+//
+// The right side of && is bound to run where the left side cannot fail
+// (`export A=b && npm ci`), or fails by mistake only (`cd app && npm ci`). What
+// is asked for an answer may say no: `[ -f yarn.lock ] && yarn` says nothing of
+// yarn. Where a failure is provided for (left of ||, behind if, while and !),
+// the mistake is an answer, too.
 func FirstProgram(command string) (name string, ok bool) {
 	file, err := syntax.NewParser(syntax.Variant(syntax.LangBash)).Parse(strings.NewReader(command), "")
 	if err != nil {
@@ -27,72 +33,141 @@ type finder struct {
 	functions map[string]bool
 	name      string
 	stop      bool
+	// asked is set where the script goes on when what is visited fails.
+	asked bool
 }
 
-func (f *finder) statements(list []*syntax.Stmt) {
+// outcome is how what a finder has passed over may end, the worst last.
+type outcome int
+
+const (
+	succeeds outcome = iota
+	mistake          // it fails by mistake only
+	answer           // it may fail on purpose
+)
+
+func (f *finder) statements(list []*syntax.Stmt) outcome {
+	worst := succeeds
 	for _, s := range list {
 		if f.stop {
-			return
+			break
 		}
-		f.command(s.Cmd)
+		worst = max(worst, f.statement(s))
 	}
+	return worst
+}
+
+func (f *finder) statement(s *syntax.Stmt) outcome {
+	if s.Negated {
+		f.questions(func() { f.command(s.Cmd) })
+		return answer
+	}
+	return max(f.command(s.Cmd), redirections(s.Redirs))
+}
+
+// questions visits what may fail without an end of the script.
+func (f *finder) questions(visit func()) {
+	before := f.asked
+	f.asked = true
+	visit()
+	f.asked = before
 }
 
 // command visits what is certain to run.
-func (f *finder) command(cmd syntax.Command) {
+func (f *finder) command(cmd syntax.Command) outcome {
 	switch c := cmd.(type) {
-	case nil, *syntax.TestClause, *syntax.ArithmCmd, *syntax.LetClause: // redirections and built-in tests
-	case *syntax.CallExpr:
-		f.call(c)
-	case *syntax.DeclClause:
-		f.assignments(c.Args)
+	case nil:
+		return succeeds
 	case *syntax.FuncDecl:
 		if c.Name != nil {
 			f.functions[c.Name.Value] = true
 		}
+		return succeeds
+	case *syntax.TestClause, *syntax.ArithmCmd, *syntax.LetClause:
+		return answer
+	case *syntax.CallExpr:
+		return f.call(c)
+	case *syntax.DeclClause:
+		return f.declaration(c)
 	case *syntax.BinaryCmd:
-		f.command(c.X.Cmd)
-		if f.stop {
-			return
-		}
-		if c.Op == syntax.OrStmt { // whether the right side runs is open
-			f.stop = true
-			return
-		}
-		f.command(c.Y.Cmd)
+		return f.both(c)
 	case *syntax.Block:
-		f.statements(c.Stmts)
+		return f.statements(c.Stmts)
 	case *syntax.Subshell:
-		f.statements(c.Stmts)
+		return f.statements(c.Stmts)
 	case *syntax.TimeClause:
 		if c.Stmt != nil {
-			f.command(c.Stmt.Cmd)
+			return f.statement(c.Stmt)
 		}
+		return succeeds
 	case *syntax.IfClause:
-		f.statements(c.Cond)
-		f.stop = true
+		f.questions(func() { f.statements(c.Cond) })
 	case *syntax.WhileClause:
-		f.statements(c.Cond)
-		f.stop = true
-	default:
-		f.stop = true
+		f.questions(func() { f.statements(c.Cond) })
 	}
+	f.stop = true
+	return answer
 }
 
-func (f *finder) assignments(list []*syntax.Assign) {
+// both visits a list of two or a pipeline.
+func (f *finder) both(c *syntax.BinaryCmd) outcome {
+	if c.Op == syntax.OrStmt {
+		f.questions(func() { f.statement(c.X) })
+		f.stop = true // whether the right side runs is open
+		return answer
+	}
+	left := f.statement(c.X)
+	_, timed := c.Y.Cmd.(*syntax.TimeClause)
+	switch {
+	case c.Op == syntax.AndStmt && (left == answer || left == mistake && f.asked),
+		c.Op != syntax.AndStmt && timed: // behind | bash takes time for a program
+		f.stop = true
+	}
+	if f.stop {
+		return answer
+	}
+	return max(left, f.statement(c.Y))
+}
+
+// declaration visits export, declare and their kin.
+func (f *finder) declaration(c *syntax.DeclClause) outcome {
+	f.assignments(c.Args)
+	for _, a := range c.Args {
+		if a.Name == nil && a.Value != nil {
+			if how, ok := literal(a.Value); !ok || strings.ContainsAny(how, "fFp") {
+				return answer // it asks what is declared
+			}
+		}
+	}
+	return mistake // in a name, or the variable is read-only
+}
+
+// assignments stops at a change of PATH. A command whose output is assigned
+// makes the assignment's status its own.
+func (f *finder) assignments(list []*syntax.Assign) outcome {
+	ends := succeeds
 	for _, a := range list {
 		if a.Name != nil && a.Name.Value == "PATH" {
 			f.stop = true
 		}
+		syntax.Walk(a, func(node syntax.Node) bool {
+			switch node.(type) {
+			case *syntax.CmdSubst, *syntax.ProcSubst:
+				ends = answer
+			}
+			return true
+		})
 	}
+	return ends
 }
 
-func (f *finder) call(c *syntax.CallExpr) {
-	if f.assignments(c.Assigns); f.stop {
-		return
+func (f *finder) call(c *syntax.CallExpr) outcome {
+	ends := f.assignments(c.Assigns)
+	if f.stop || len(c.Args) == 0 {
+		return ends
 	}
 	args := c.Args
-	for len(args) > 0 {
+	for {
 		name, ok := literal(args[0])
 		switch {
 		case !ok, f.functions[name], strings.Contains(name, "/") && !strings.HasPrefix(name, "/"), opaque(name):
@@ -105,8 +180,45 @@ func (f *finder) call(c *syntax.CallExpr) {
 		case !builtin(name):
 			f.name, f.stop = name, true
 		}
-		return
+		return builtinEnds(name, args[1:])
 	}
+}
+
+// builtinEnds says how a builtin may end.
+func builtinEnds(name string, args []*syntax.Word) outcome {
+	switch name {
+	case ":", "true", "echo", "printf", "pwd":
+		return succeeds
+	case "cd", "exec", "popd", "pushd", "set", "trap", "ulimit", "umask", "unset":
+		return mistake
+	case "shopt": // without -s and -u it asks
+		if len(args) > 0 {
+			if how, _ := literal(args[0]); how == "-s" || how == "-u" {
+				return mistake
+			}
+		}
+	}
+	return answer
+}
+
+// redirections says how a statement's redirections may end. Writing to a file
+// fails by mistake; reading one, and connecting, may be a question.
+func redirections(list []*syntax.Redirect) outcome {
+	ends := succeeds
+	for _, r := range list {
+		var target string
+		if lit, ok := r.Word.Parts[0].(*syntax.Lit); ok { // what follows it may be a variable
+			target = lit.Value
+		}
+		switch {
+		case r.Op == syntax.DplOut, r.Op == syntax.DplIn, target == "/dev/null":
+		case r.Op == syntax.RdrIn, r.Op == syntax.RdrInOut, strings.HasPrefix(target, "/dev/"):
+			return answer
+		default:
+			ends = mistake
+		}
+	}
+	return ends
 }
 
 // option reports whether a word starts with a dash or may do so.

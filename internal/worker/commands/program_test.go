@@ -36,8 +36,51 @@ func TestFirstProgram(t *testing.T) {
 		{"env FOO=1 x", "env"},
 		{"f() { npm x; }; gcc y", "gcc"},
 
+		{"set -e && npm ci", "npm"},
+		{"export X=1 && npm ci", "npm"},
+		{"export X=$(uname) && npm ci", "npm"},
+		{"X=1 && npm ci", "npm"},
+		{"cd app && export X=1 && npm ci; make", "npm"},
+		{"(cd app && : && npm ci)", "npm"},
+		{"echo 'registry=x' > .npmrc && npm ci", "npm"},
+		{"echo 'registry=x' > ~/.npmrc && npm ci", "npm"},
+		{"echo hello >/dev/null 2>&1 && npm ci", "npm"},
+		{"umask 022 && shopt -s globstar && npm ci", "npm"},
+		{"export X=1 && npm ci || yarn", ""},
+		{"echo a && npm ci || yarn", "npm"},
+		{"echo a | read x | npm ci", "npm"},
+		{"[ -f x ] | npm ci", "npm"},
+		{"if echo a && pytest; then echo ok; fi", "pytest"},
+
 		{"", ""},
+		{"echo x | time yarn", ""},
 		{"echo hello", ""},
+		{"command -v yarn >/dev/null && yarn install || npm ci", ""},
+		{"[ -f yarn.lock ] && yarn install; npm ci", ""},
+		{"[[ -f yarn.lock ]] && yarn", ""},
+		{"((CI)) && yarn", ""},
+		{"test -f yarn.lock && yarn", ""},
+		{"type yarn && yarn", ""},
+		{"let X && yarn", ""},
+		{"false && yarn; npm ci", ""},
+		{"! true && yarn", ""},
+		{"! cd app && yarn", ""},
+		{"X=$(type -p yarn) && yarn", ""},
+		{"X=a Y=\"b$(type -p yarn)\" && yarn", ""},
+		{"declare -F yarn && yarn", ""},
+		{"shopt -q globstar && yarn", ""},
+		{"{ [ -f yarn.lock ]; } && yarn", ""},
+		{"([ -f yarn.lock ]) && yarn", ""},
+		{"time [ -f yarn.lock ] && yarn", ""},
+		{"cd app && [ -f yarn.lock ] && yarn", ""},
+		{"cd app && npm ci || yarn", ""},
+		{"(cd app && npm ci) || yarn", ""},
+		{"if cd app && npm ci; then echo; fi", ""},
+		{"while cd app && npm ci; do :; done", ""},
+		{"! (cd app && npm ci)", ""},
+		{": < yarn.lock && yarn", ""},
+		{": > /dev/tcp/db/5432 && yarn", ""},
+		{": > /dev/tcp/$DB/5432 && yarn", ""},
 		{"./gradlew build", ""},
 		{"node_modules/.bin/tsc", ""},
 		{"$TOOL build", ""},
@@ -70,7 +113,7 @@ func TestFirstProgram(t *testing.T) {
 
 // Whatever the text, there is an answer.
 func FuzzFirstProgram(f *testing.F) {
-	for _, seed := range []string{"a && b", "f() { x; }; f", "if a; then b; fi", "$(a) `b` ${c}", "x=(1 2); [[ a =~ b ]]", "coproc x"} {
+	for _, seed := range []string{"[ a ] && b || c", "a > $b && c <<< d", "export -f a && b", "a && b", "f() { x; }; f", "if a; then b; fi", "$(a) `b` ${c}", "x=(1 2); [[ a =~ b ]]", "coproc x"} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, command string) {
