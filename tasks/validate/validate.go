@@ -6,9 +6,6 @@ import (
 	"io"
 	"strings"
 
-	"golang.org/x/sync/errgroup"
-
-	"github.com/aphex-pipeline/aphex/internal/awserr"
 	"github.com/aphex-pipeline/aphex/internal/fault"
 	"github.com/aphex-pipeline/aphex/internal/pipeline"
 	"github.com/aphex-pipeline/aphex/internal/workspace"
@@ -111,39 +108,15 @@ func (s *Stage) check(ctx context.Context, req task.Request, cfg *pipeline.Confi
 	var findings []error
 	env.Progress("checking tools")
 	findings = append(findings, s.tools(ctx, cfg, env.Output)...)
-	findings = append(findings, s.context(ctx, cfg)...)
+	findings = append(findings, Context(ctx, s.cfg.Workspace, cfg)...)
 	env.Progress("checking credentials")
-	proofs := s.credentials(ctx, req, cfg.Environments)
-	if ctx.Err() != nil { // what is unanswered is no finding
-		return awserr.Ended(ctx, opValidate)
+	denied, err := Credentials(ctx, cfg.Environments, func(ctx context.Context, target pipeline.Environment) error {
+		return s.cfg.Identity(ctx, req, target)
+	}, env.Output)
+	if err != nil {
+		return err
 	}
-	for n, target := range cfg.Environments {
-		if proofs[n] != nil {
-			findings = append(findings, proofs[n])
-			continue
-		}
-		if _, err := fmt.Fprintf(env.Output, "%s: credentials reach account %s in %s\n", target.Name, target.Account, target.Region); err != nil {
-			return fmt.Errorf("write the log: %w", err)
-		}
-	}
-	return fault.Join(opValidate, "Mend all of them, then push again or retry the run", findings...)
-}
-
-// credentials proves those of every environment, several at a time, and returns
-// what was wrong with each, in their order.
-func (s *Stage) credentials(ctx context.Context, req task.Request, targets []pipeline.Environment) []error {
-	const atOnce = 10
-	errs := make([]error, len(targets))
-	var group errgroup.Group
-	group.SetLimit(atOnce)
-	for n, target := range targets {
-		group.Go(func() error {
-			errs[n] = s.cfg.Identity(ctx, req, target)
-			return nil
-		})
-	}
-	_ = group.Wait() // the errors are beside it
-	return errs
+	return fault.Join(opValidate, "Mend all of them, then push again or retry the run", append(findings, denied...)...)
 }
 
 // opValidate is what the stage does, in messages about all of it.

@@ -224,16 +224,18 @@ func TestRun_ToolsAreSoughtWhereTheBuildFindsThem(t *testing.T) {
 func TestRun_RequiredContext(t *testing.T) {
 	t.Parallel()
 	const required = "    requiredContext: [vpcId, domain]\n"
+	empty := map[string]string{"app/cdk.json": "{}"}
 	tests := map[string]struct {
 		dev     string
 		files   map[string]string
 		missing string // empty: fine
 		reason  fault.Reason
 	}{
-		"nowhere":                    {dev: required, missing: "required context vpcId, domain has no value"},
-		"in the environment":         {dev: required + "    context: {vpcId: vpc-1, domain: [a]}\n"},
-		"one of two":                 {dev: required + "    context: {vpcId: vpc-1}\n", missing: "required context domain has no value"},
-		"null":                       {dev: required + "    context: {vpcId: null, domain: false}\n", missing: "required context vpcId has no value"},
+		"nowhere":                    {dev: required, files: empty, missing: "required context vpcId, domain has no value for the app in app"},
+		"no app in the commit":       {dev: required},
+		"in the environment":         {dev: required + "    context: {vpcId: vpc-1, domain: [a]}\n", files: empty},
+		"one of two":                 {dev: required + "    context: {vpcId: vpc-1}\n", files: empty, missing: "required context domain has no value"},
+		"null":                       {dev: required + "    context: {vpcId: null, domain: false}\n", files: empty, missing: "required context vpcId has no value"},
 		"in cdk.json above the path": {dev: required, files: map[string]string{"cdk.json": `{"app": "x", "context": {"vpcId": "v", "domain": "d"}}`}},
 		"in both files of the app": {dev: required, files: map[string]string{
 			"app/cdk.json": `{"context": {"vpcId": "v"}}`, "app/cdk.context.json": `{"domain": {"a": 1}}`,
@@ -244,6 +246,18 @@ func TestRun_RequiredContext(t *testing.T) {
 		"null in the app, given in the environment": {
 			dev:   required + "    context: {vpcId: vpc-1, domain: d}\n",
 			files: map[string]string{"cdk.json": `{"context": {"vpcId": null}}`, "cdk.context.json": `{"domain": null}`},
+		},
+		"in the app, null in the environment": {
+			dev: required + "    context: {vpcId: null}\n", missing: "required context vpcId has no value for the app in the root of the repository",
+			files: map[string]string{"cdk.json": `{"context": {"vpcId": "v", "domain": "d"}}`},
+		},
+		"in cdk.context.json, null in cdk.json": {
+			dev: required, missing: "required context domain has no value",
+			files: map[string]string{"cdk.json": `{"context": {"vpcId": "v", "domain": null}}`, "cdk.context.json": `{"domain": "d"}`},
+		},
+		"context that is no object": {
+			dev: required, missing: "required context vpcId has no value",
+			files: map[string]string{"cdk.json": `{"context": "x"}`, "cdk.context.json": `{"domain": "d"}`},
 		},
 		"in a file that is no JSON": {
 			dev: required + "    context: {vpcId: vpc-1, domain: d}\n", files: map[string]string{"app/cdk.json": "{,}"},
@@ -266,6 +280,38 @@ func TestRun_RequiredContext(t *testing.T) {
 			require.ErrorIs(t, err, &fault.Fault{Reason: tt.reason})
 			require.ErrorContains(t, err, tt.missing)
 		})
+	}
+}
+
+// Each app is looked at for itself, once, as its synthesis will.
+func TestRun_RequiredContextAppByApp(t *testing.T) {
+	t.Parallel()
+	const text = `version: "1.0"
+build: {commands: ["true"]}
+environments:
+  - name: dev
+    region: eu-west-1
+    account: "111111111111"
+    requiredContext: [vpcId]
+    stacks: [{name: net, path: net}, {name: api, path: api/bin/api.ts}, {name: jobs, path: api}, {name: made, path: generated/app}]
+  - name: prod
+    region: eu-west-1
+    account: "111111111111"
+    requiredContext: [vpcId]
+    context: {vpcId: vpc-1}
+    stacks: [{name: net, path: net}, {name: api, path: api}]
+`
+	files := map[string]string{"net/cdk.json": `{"context": {"vpcId": "v"}}`, "api/cdk.json": "{}"}
+	_, err := newBench(t, text, files).run(t.Context())
+	require.Equal(t, "check the context of dev: required context vpcId has no value for the app in api. "+
+		"Set it under context of environment dev, or in api/cdk.json or api/cdk.context.json [ContextMissing]", fault.Message(err))
+
+	files = map[string]string{"net/cdk.json": "{,}", "api/cdk.json": "[]", "api/cdk.context.json": "{,}"}
+	_, err = newBench(t, text, files).run(t.Context())
+	require.ErrorIs(t, err, &fault.Fault{Reason: fault.ConfigInvalid})
+	require.ErrorContains(t, err, "validate the run: 3 findings: (1) read net/cdk.json: ")
+	for _, file := range []string{"net/cdk.json", "api/cdk.json", "api/cdk.context.json"} {
+		require.Equal(t, 1, strings.Count(err.Error(), file), "%s: %s", file, err)
 	}
 }
 
@@ -300,6 +346,19 @@ func TestRun_CredentialsOfEveryEnvironmentAreReported(t *testing.T) {
 	require.Contains(t, b.log.String(), "dev: credentials reach account 111111111111")
 }
 
+// What is wrong with the pipeline's own identity is wrong for all.
+func TestRun_TheSameOfSeveralEnvironmentsIsToldOnce(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, config(anyBuild, ""), nil)
+	var asked atomic.Int32
+	b.identity = func(pipeline.Environment) error {
+		return fault.Newf(fault.User, fault.CredentialsMissing, "find out the AWS account", "Give it an identity", "AWS says no (request r-%d)", asked.Add(1))
+	}
+	_, err := b.run(t.Context())
+	require.ErrorIs(t, err, &fault.Fault{Reason: fault.CredentialsMissing})
+	require.Regexp(t, `^prove the credentials of dev, prod: find out the AWS account: AWS says no \(request r-[12]\)\. Give it an identity \[CredentialsMissing\]$`, fault.Message(err))
+}
+
 // The accounts are asked together: ten take no longer than the slowest.
 func TestRun_AccountsAreAskedTogether(t *testing.T) {
 	t.Parallel()
@@ -323,7 +382,7 @@ func TestRun_AccountsAreAskedTogether(t *testing.T) {
 
 func TestRun_EveryKindOfFindingInOneMessage(t *testing.T) {
 	t.Parallel()
-	b := newBench(t, config("  commands: [aphex-no-such-tool]\n", "    requiredContext: [vpcId]\n"), nil)
+	b := newBench(t, config("  commands: [aphex-no-such-tool]\n", "    requiredContext: [vpcId]\n"), map[string]string{"app/cdk.json": "{}"})
 	b.identity = denied
 	_, err := b.run(t.Context())
 	require.ErrorIs(t, err, &fault.Fault{Reason: fault.ToolMissing}, "the reason is the first finding's")
