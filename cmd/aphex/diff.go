@@ -239,18 +239,11 @@ func (f *diffFlags) checkout() (string, error) {
 	if f.root != "" {
 		return filepath.Abs(f.root)
 	}
-	file, err := filepath.Abs(f.config)
-	if err != nil {
-		return "", err
+	root, err := checkoutOf(f.config)
+	if err == nil && root == "" {
+		return filepath.Abs(filepath.Dir(f.config))
 	}
-	for dir := filepath.Dir(file); ; dir = filepath.Dir(dir) {
-		if _, err := os.Stat(filepath.Join(dir, ".git")); err == nil {
-			return dir, nil
-		}
-		if dir == filepath.Dir(dir) {
-			return filepath.Dir(file), nil
-		}
-	}
+	return root, err
 }
 
 // readingLookups returns credentials for looking things up: those of the role
