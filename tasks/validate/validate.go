@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
 	"github.com/aphex-pipeline/aphex/internal/fault"
 	"github.com/aphex-pipeline/aphex/internal/pipeline"
+	"github.com/aphex-pipeline/aphex/internal/worker"
 	"github.com/aphex-pipeline/aphex/internal/workspace"
 	"github.com/aphex-pipeline/aphex/tasks/task"
 )
@@ -18,8 +20,9 @@ type checkout interface {
 	File(ctx context.Context, path string) ([]byte, error)
 }
 
-// programs looks programs up in the worker.
+// programs looks programs up in the worker, and runs them.
 type programs interface {
+	Exec(ctx context.Context, cmd worker.Command, output io.Writer) (worker.Exit, error)
 	LookPath(ctx context.Context, names []string, env map[string]string) (map[string]string, error)
 }
 
@@ -45,6 +48,9 @@ type Config struct {
 	// that cannot be told (a shell builtin, a file of the checkout).
 	FirstProgram func(command string) (name string, ok bool)
 	Identity     Identity
+	// Patience is the time the worker has to tell its versions of node and the
+	// CDK; 0 means 10 s.
+	Patience time.Duration
 	// Start is nil where no cluster is (aphex task).
 	Start Start
 	// Labels gives the run the labels it is found by; nil where no cluster is.
@@ -55,7 +61,12 @@ type Config struct {
 type Stage struct{ cfg Config }
 
 // New returns the validate stage.
-func New(cfg Config) *Stage { return &Stage{cfg: cfg} }
+func New(cfg Config) *Stage {
+	if cfg.Patience <= 0 {
+		cfg.Patience = defaultPatience
+	}
+	return &Stage{cfg: cfg}
+}
 
 var _ task.Runner = (*Stage)(nil)
 
@@ -90,33 +101,47 @@ func (s *Stage) Run(ctx context.Context, req task.Request, env task.Env) (task.R
 	if err != nil {
 		return task.Result{}, err
 	}
-	if err := s.check(ctx, req, cfg, env); err != nil {
+	programs, err := s.check(ctx, req, cfg, env)
+	if err != nil {
 		return task.Result{}, err
 	}
 	names := make([]string, 0, len(cfg.Environments))
 	for _, e := range cfg.Environments {
 		names = append(names, e.Name)
 	}
+	message := fmt.Sprintf("commit %.12s: configuration, tools and credentials of %s are fine", req.Commit, strings.Join(names, ", "))
+	if len(programs) > 0 {
+		message += "; " + strings.Join(programs, ", ")
+	}
 	return task.Result{
-		Message: fmt.Sprintf("commit %.12s: configuration, tools and credentials of %s are fine", req.Commit, strings.Join(names, ", ")),
+		Message: message,
 		Outputs: map[string]string{task.OutputProceed: "true"},
 	}, nil
 }
 
 // check runs every check that needs the configuration and joins the findings.
-func (s *Stage) check(ctx context.Context, req task.Request, cfg *pipeline.Config, env task.Env) error {
+// It returns the versions that the worker tells.
+func (s *Stage) check(ctx context.Context, req task.Request, cfg *pipeline.Config, env task.Env) ([]string, error) {
 	var findings []error
 	env.Progress("checking tools")
 	findings = append(findings, s.tools(ctx, cfg, env.Output)...)
 	findings = append(findings, Context(ctx, s.cfg.Workspace, cfg)...)
 	env.Progress("checking credentials")
+	told := make(chan versions, 1)
+	go func() { told <- s.versions(ctx, cfg) }() // meanwhile
 	denied, err := Credentials(ctx, cfg.Environments, func(ctx context.Context, target pipeline.Environment) error {
 		return s.cfg.Identity(ctx, req, target)
 	}, env.Output)
+	answer := <-told
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return fault.Join(opValidate, "Mend all of them, then push again or retry the run", append(findings, denied...)...)
+	for _, line := range answer.lines {
+		if _, err := fmt.Fprintln(env.Output, line); err != nil {
+			return nil, fmt.Errorf("write the log: %w", err)
+		}
+	}
+	return answer.programs, fault.Join(opValidate, "Mend all of them, then push again or retry the run", append(findings, denied...)...)
 }
 
 // opValidate is what the stage does, in messages about all of it.

@@ -35,6 +35,7 @@ type bench struct {
 	start   validate.Start
 	// identity answers for an environment; nil is yes.
 	identity func(pipeline.Environment) error
+	patience time.Duration
 
 	mu     sync.Mutex
 	proven []string
@@ -58,7 +59,7 @@ func newBench(t *testing.T, config string, files map[string]string) *bench {
 
 func (b *bench) run(ctx context.Context) (task.Result, error) {
 	stage := validate.New(validate.Config{
-		Workspace: b.Workspace, Programs: b.Worker, FirstProgram: commands.FirstProgram, Start: b.start,
+		Workspace: b.Workspace, Programs: b.Worker, FirstProgram: commands.FirstProgram, Start: b.start, Patience: b.patience,
 		Identity: func(_ context.Context, _ task.Request, target pipeline.Environment) error {
 			b.mu.Lock()
 			b.proven = append(b.proven, fmt.Sprintf("%s %s %s", target.Name, target.Account, target.Region))
