@@ -37,7 +37,7 @@ func TestRun_VersionsAreReported(t *testing.T) {
 		"no cdk":           {map[string]string{"node": "echo v24.1.0"}, "the worker has node v24.1.0, no cdk\n", " are fine; node v24.1.0"},
 		"neither":          {nil, "the worker has no node, no cdk\n", "prod are fine"},
 		"one that fails":   {map[string]string{"node": "echo v24.1.0; exit 3", "cdk": "echo 2.1031.0"}, "the worker has node of unknown version, cdk 2.1031.0\n", " are fine; cdk 2.1031.0"},
-		"one that babbles": {map[string]string{"node": "echo hello; /usr/bin/head -c 100000 /dev/zero; echo v1.2.3"}, "the worker has node of unknown version, no cdk\n", "prod are fine"},
+		"one that babbles": {map[string]string{"node": "echo hello; /usr/bin/head -c 100000 /dev/zero; echo; echo v1.2.3"}, "the worker has node of unknown version, no cdk\n", "prod are fine"},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
