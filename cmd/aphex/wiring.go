@@ -19,6 +19,7 @@ import (
 	"github.com/aphex-pipeline/aphex/internal/images"
 	"github.com/aphex-pipeline/aphex/internal/kube"
 	"github.com/aphex-pipeline/aphex/internal/notify"
+	"github.com/aphex-pipeline/aphex/internal/outputs"
 	"github.com/aphex-pipeline/aphex/internal/pipeline"
 	"github.com/aphex-pipeline/aphex/internal/record"
 	"github.com/aphex-pipeline/aphex/internal/redact"
@@ -80,7 +81,7 @@ func (p parts) stages() task.Registry {
 	})
 	verifier := artifacts.NewVerifier(p.worker, files, record.New(p.store))
 	deployConfig := deploy.Config{
-		Artifacts: verifier,
+		Artifacts: verifier, Outputs: outputs.NewWriter(p.store, p.worker),
 		Workspace: files, Store: p.store, Base: p.identity.base, Private: filepath.Join(p.privateDir, "assemblies"),
 		Synth:  synthesizer{synth.New(synth.Config{Worker: p.worker, Private: filepath.Join(p.privateDir, "assemblies"), Lookups: p.identity.lookups})},
 		Images: images.NewBuilder(p.worker, filepath.Join(p.privateDir, "images"), p.imageBuilder), Hide: p.identity.redactor.Add,

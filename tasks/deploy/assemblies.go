@@ -53,7 +53,13 @@ func (d *deployment) assembly(ctx context.Context, g group) (*assembly.Assembly,
 		}
 	}
 	d.used = true
-	dir, err := d.stage.cfg.Synth.Synth(ctx, SynthRequest{Environment: d.target, App: g.app, Stacks: namesOf(g.all), Artifacts: d.artifacts, ID: d.req.Key() + " " + g.app}, d.env.Output)
+	outputs, err := d.earlierOutputs(ctx)
+	if err != nil {
+		return nil, err
+	}
+	dir, err := d.stage.cfg.Synth.Synth(ctx, SynthRequest{
+		Environment: d.target, App: g.app, Stacks: namesOf(g.all), Artifacts: d.artifacts, Outputs: outputs, ID: d.req.Key() + " " + g.app,
+	}, d.env.Output)
 	if err != nil {
 		return nil, err
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/aphex-pipeline/aphex/internal/count"
 	"github.com/aphex-pipeline/aphex/internal/fault"
 	"github.com/aphex-pipeline/aphex/internal/handover"
+	"github.com/aphex-pipeline/aphex/internal/outputs"
 	"github.com/aphex-pipeline/aphex/internal/pipeline"
 	"github.com/aphex-pipeline/aphex/internal/record"
 	"github.com/aphex-pipeline/aphex/internal/revision"
@@ -63,6 +64,9 @@ type SynthRequest struct {
 	Stacks []string
 	// Artifacts is the configured folder of the build's artifacts.
 	Artifacts string
+	// Outputs is the folder of the worker's tree with the stack outputs of what
+	// the run has deployed before; empty for none.
+	Outputs string
 	// ID is unique per execution and app.
 	ID string
 }
@@ -112,6 +116,9 @@ type Config struct {
 	Base func(ctx context.Context) (aws.Config, error)
 	// Artifacts verifies the build's artifacts; nil for nobody.
 	Artifacts verifier
+	// Outputs gives the apps the stack outputs of earlier environments; nil for
+	// nobody.
+	Outputs OutputsWriter
 	// Events keeps what CloudFormation says about each stack; nil for nobody.
 	Events EventRecorder
 	// Deployed is told of all stacks of the environment whose deployment has
@@ -172,7 +179,7 @@ func (s *Stage) Run(ctx context.Context, req task.Request, env task.Env) (task.R
 	if !ok {
 		return passedOver(fault.TopologyChanged, "%s: commit %.12s no longer has this environment, it was passed over", req.Environment, req.Commit), nil
 	}
-	d := &deployment{stage: s, req: req, env: env, target: target, artifacts: cfg.Build.Artifacts, began: s.now(), total: len(target.Stacks)}
+	d := &deployment{stage: s, req: req, env: env, target: target, artifacts: cfg.Build.Artifacts, earlier: outputs.Before(cfg, target.Name), began: s.now(), total: len(target.Stacks)}
 	d.enter = d.recordRevision
 	superseded, err := d.checkRevision(ctx)
 	if err != nil {
@@ -209,7 +216,9 @@ type deployment struct {
 	target pipeline.Environment
 	// artifacts is the configured folder.
 	artifacts string
-	began     time.Time
+	// earlier is what the run may have deployed before.
+	earlier []string
+	began   time.Time
 
 	// enter is told the phase of the deployment, Deploying before the first
 	// write; it may be told twice.

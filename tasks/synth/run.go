@@ -14,6 +14,7 @@ import (
 
 	"github.com/aphex-pipeline/aphex/internal/artifacts"
 	"github.com/aphex-pipeline/aphex/internal/fault"
+	"github.com/aphex-pipeline/aphex/internal/outputs"
 	"github.com/aphex-pipeline/aphex/internal/worker"
 )
 
@@ -149,6 +150,9 @@ func (s *synthesis) baseEnv() map[string]string {
 	}
 	if s.request.Artifacts != "" {
 		env[artifacts.Variable] = artifacts.Folder(s.root, s.request.Artifacts)
+	}
+	if s.request.Outputs != "" {
+		env[outputs.DirVariable] = outputs.Folder(s.root, s.request.Outputs)
 	}
 	return env
 }

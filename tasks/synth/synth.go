@@ -90,6 +90,9 @@ type Request struct {
 	// Artifacts is the folder of the build's artifacts relative to the source
 	// root. Programs of the app are told where it is.
 	Artifacts string
+	// Outputs is a folder of the worker's tree with the stack outputs of earlier
+	// environments; empty for none. Programs of the app are told where it is.
+	Outputs string
 	// ID is unique per execution and app. An assembly of the same ID is
 	// replaced.
 	ID string

@@ -14,6 +14,8 @@ import (
 
 	"github.com/aphex-pipeline/aphex/internal/artifacts"
 	"github.com/aphex-pipeline/aphex/internal/count"
+	"github.com/aphex-pipeline/aphex/internal/fault"
+	"github.com/aphex-pipeline/aphex/internal/outputs"
 	"github.com/aphex-pipeline/aphex/internal/pipeline"
 	"github.com/aphex-pipeline/aphex/internal/record"
 	"github.com/aphex-pipeline/aphex/internal/store"
@@ -25,10 +27,6 @@ import (
 
 // DefaultTimeout ends the tests of an environment that does not say otherwise.
 const DefaultTimeout = 30 * time.Minute
-
-// maxOutputsBytes bounds the outputs document: CloudFormation allows 200
-// outputs of 1 KiB a stack.
-const maxOutputsBytes = 16 << 20
 
 type checkout interface {
 	Prepare(ctx context.Context, src workspace.Source, out io.Writer) error
@@ -87,9 +85,9 @@ func New(cfg Config) *Stage { return &Stage{cfg: cfg, now: time.Now} }
 var _ task.Runner = (*Stage)(nil)
 
 // Run resets the checkout to commit and build products, writes the stack
-// outputs to a file named by APHEX_OUTPUTS and into one variable per output,
-// runs the commands, reads the test reports that they wrote and stores the
-// result.
+// outputs of this environment and of those before it to the folder named by
+// APHEX_OUTPUTS_DIR, and those of this one into one variable per output, runs
+// the commands, reads the test reports that they wrote and stores the result.
 //
 // Errors: CommandFailed, TestsFailed, StageTimeout, and those of the workspace,
 // the worker, the bucket and the credentials.
@@ -114,15 +112,14 @@ func (s *Stage) Run(ctx context.Context, req task.Request, env task.Env) (task.R
 	if err := s.cfg.Artifacts.Verify(ctx, req.BuiltBy(), cfg.Build.Artifacts, env.Output); err != nil {
 		return task.Result{}, err
 	}
-	return s.test(ctx, req, env, target, artifacts.Folder(s.cfg.WorkerRoot, cfg.Build.Artifacts))
-}
-
-func (s *Stage) test(ctx context.Context, req task.Request, env task.Env, target pipeline.Environment, folder string) (task.Result, error) {
-	vars, err := s.variables(ctx, req, target)
+	vars, err := s.variables(ctx, req, env, cfg, target)
 	if err != nil {
 		return task.Result{}, err
 	}
-	vars[artifacts.Variable] = folder
+	return s.test(ctx, req, env, target, vars)
+}
+
+func (s *Stage) test(ctx context.Context, req task.Request, env task.Env, target pipeline.Environment, vars map[string]string) (task.Result, error) {
 	found, err := s.look(ctx, target.Tests.Reports)
 	if err != nil {
 		return task.Result{}, err
@@ -168,26 +165,26 @@ func interrupted(ctx context.Context, results []commands.Result) bool {
 }
 
 // variables are the environment of the test commands.
-func (s *Stage) variables(ctx context.Context, req task.Request, target pipeline.Environment) (map[string]string, error) {
-	document, outputs, err := s.outputs(ctx, req)
-	if err != nil {
-		return nil, err
-	}
+func (s *Stage) variables(ctx context.Context, req task.Request, env task.Env, cfg *pipeline.Config, target pipeline.Environment) (map[string]string, error) {
 	dir := path.Join(worker.OutDir, "test-"+target.Name)
-	tree, err := singleFile("outputs.json", document)
+	own, err := s.outputs(ctx, req, append(outputs.Before(cfg, target.Name), target.Name), dir)
 	if err != nil {
-		return nil, err
-	}
-	if err := s.cfg.Trees.WriteTree(ctx, dir, tree, worker.WriteOptions{Clean: true}); err != nil {
 		return nil, err
 	}
 	credentials, err := s.cfg.Credentials(ctx, req, target)
 	if err != nil {
 		return nil, err
 	}
-	vars := outputVariables(outputs)
+	vars, left := outputVariables(own)
+	for _, reason := range left {
+		if _, err := fmt.Fprintf(env.Output, "warning: %s; see the file in $%s\n", reason, outputs.FileVariable); err != nil {
+			return nil, fmt.Errorf("write the log: %w", err)
+		}
+	}
 	maps.Copy(vars, credentials)
-	vars["APHEX_OUTPUTS"] = s.cfg.WorkerRoot + "/" + dir + "/outputs.json"
+	vars[outputs.DirVariable] = outputs.Folder(s.cfg.WorkerRoot, dir)
+	vars[outputs.FileVariable] = path.Join(vars[outputs.DirVariable], outputs.FileName(target.Name))
+	vars[artifacts.Variable] = artifacts.Folder(s.cfg.WorkerRoot, cfg.Build.Artifacts)
 	vars["APHEX_ENVIRONMENT"] = target.Name
 	vars["APHEX_PIPELINE"] = req.Pipeline
 	vars["APHEX_COMMIT"] = req.Commit
@@ -196,22 +193,23 @@ func (s *Stage) variables(ctx context.Context, req task.Request, target pipeline
 	return vars, nil
 }
 
-// outputs reads the stack outputs the deployment stored.
-func (s *Stage) outputs(ctx context.Context, req task.Request) ([]byte, map[string]map[string]string, error) {
-	key := record.OutputsKey(req.Run.UID, req.Environment)
-	body, _, err := s.cfg.Store.Get(ctx, key)
+// outputs writes the stack outputs of environments to a folder and returns
+// those of the request's own, which the deployment before has stored.
+func (s *Stage) outputs(ctx context.Context, req task.Request, environments []string, dir string) (map[string]map[string]string, error) {
+	op := "read the stack outputs of " + req.Environment
+	documents, err := outputs.NewWriter(s.cfg.Store, s.cfg.Trees).Write(ctx, req.Run.UID, environments, dir)
 	if err != nil {
-		return nil, nil, fmt.Errorf("read the stack outputs of %s: %w", req.Environment, err)
+		return nil, err
 	}
-	document, err := io.ReadAll(io.LimitReader(body, maxOutputsBytes))
-	if err = errors.Join(err, body.Close()); err != nil {
-		return nil, nil, fmt.Errorf("read the stack outputs of %s: %w", req.Environment, err)
+	document, ok := documents[req.Environment]
+	if !ok {
+		return nil, fault.Newf(fault.System, fault.StoreFailed, op, "Start a new run", "%w: %s", store.ErrNotFound, record.OutputsKey(req.Run.UID, req.Environment))
 	}
-	var outputs map[string]map[string]string
-	if err := json.Unmarshal(document, &outputs); err != nil {
-		return nil, nil, fmt.Errorf("read the stack outputs of %s: %w", req.Environment, err)
+	var own map[string]map[string]string
+	if err := json.Unmarshal(document, &own); err != nil {
+		return nil, fmt.Errorf("%s: %w", op, err)
 	}
-	return document, outputs, nil
+	return own, nil
 }
 
 // keep stores the result, whatever it is, also when the stage was cancelled.

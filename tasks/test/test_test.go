@@ -96,8 +96,7 @@ environments:
 	b.shell(t, "echo built > built; echo built > changed; rm removed")
 	_, err = b.Workspace.Snapshot(t.Context(), record.SnapshotKey("uid-1"), workspace.Selection{}, io.Discard)
 	require.NoError(t, err)
-	_, err = b.Objects.Put(t.Context(), record.OutputsKey("uid-1", "dev"), strings.NewReader(outputs), store.PutOptions{})
-	require.NoError(t, err)
+	b.put(t, record.OutputsKey("uid-1", "dev"), outputs)
 	return b
 }
 
@@ -128,6 +127,13 @@ func (b *bench) run(ctx context.Context) (task.Result, error) {
 	return stage.Run(ctx, b.request, task.Env{Output: b.out, Logger: slog.New(slog.DiscardHandler), Progress: func(string) {}})
 }
 
+// put stores an object.
+func (b *bench) put(t *testing.T, key, content string) {
+	t.Helper()
+	_, err := b.Objects.Put(t.Context(), key, strings.NewReader(content), store.PutOptions{})
+	require.NoError(t, err)
+}
+
 // result is the stored result of the tests.
 func (b *bench) result(t *testing.T) record.TestResult {
 	t.Helper()
@@ -155,7 +161,7 @@ func tests(commands ...string) string {
 // Feature: aphex-pipeline, Property 24: Stage output propagation
 func TestRun_PassingTestsSeeOutputsAndCredentials(t *testing.T) {
 	t.Parallel()
-	b := newBench(t, tests("cd smoke && export FIRST=carried", `cat "$APHEX_OUTPUTS" > $HOME/outputs.json; env -0 > $HOME/env; echo "$FIRST in ${PWD##*/}"`))
+	b := newBench(t, tests("cd smoke && export FIRST=carried", `cat "$APHEX_OUTPUTS_FILE" > $HOME/outputs.json; env -0 > $HOME/env; echo "$FIRST in ${PWD##*/}"`))
 	before := time.Now().Add(-time.Second)
 	got, err := b.run(t.Context())
 	require.NoError(t, err)
@@ -322,11 +328,6 @@ func TestRun_EnvironmentWithoutTests(t *testing.T) {
 
 func TestRun_FaultsBeforeAnyCommand(t *testing.T) {
 	t.Parallel()
-	put := func(t *testing.T, b *bench, key, content string) {
-		t.Helper()
-		_, err := b.Objects.Put(t.Context(), key, strings.NewReader(content), store.PutOptions{})
-		require.NoError(t, err)
-	}
 	for name, tt := range map[string]struct {
 		change func(*testing.T, *bench)
 		reason fault.Reason
@@ -338,11 +339,11 @@ func TestRun_FaultsBeforeAnyCommand(t *testing.T) {
 			t.Helper()
 			require.NoError(t, os.Remove(strings.TrimPrefix(b.Objects.URL(record.OutputsKey("uid-1", "dev")), "file://")))
 		}, fault.StoreFailed, "read the stack outputs of dev"},
-		"outputs that are no JSON": {func(t *testing.T, b *bench) { t.Helper(); put(t, b, record.OutputsKey("uid-1", "dev"), "{") }, fault.Internal, "read the stack outputs of dev"},
+		"outputs that are no JSON": {func(t *testing.T, b *bench) { t.Helper(); b.put(t, record.OutputsKey("uid-1", "dev"), "{") }, fault.Internal, "read the stack outputs of dev"},
 		"a damaged snapshot": {func(t *testing.T, b *bench) {
 			t.Helper()
 			b.Pod = pod.New(t, pod.Config{Objects: b.Objects})
-			put(t, b, record.SnapshotKey("uid-1"), "no archive")
+			b.put(t, record.SnapshotKey("uid-1"), "no archive")
 		}, fault.SnapshotInvalid, "snapshot"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -379,22 +380,4 @@ func TestRun_ResultThatCannotBeStoredHidesNoFailure(t *testing.T) {
 	b.credentials["AWS_SESSION_TOKEN"] = "good"
 	_, err = b.run(t.Context())
 	require.Equal(t, fault.StoreFailed, fault.From(err).Reason)
-}
-
-// The variables a test sees must not depend on the order of a map: of two
-// outputs with one variable the last in the order of their names counts.
-func TestRun_OutputsOfOneVariableHaveAnOrder(t *testing.T) {
-	t.Parallel()
-	b := newBench(t, tests(`echo "$APHEX_OUTPUT_A_B_C" >> $HOME/seen`))
-	const colliding = `{"a-b": {"C": "3", "c": "4"}, "a": {"b_C": "1", "b_c": "2"}}`
-	_, err := b.Objects.Put(t.Context(), record.OutputsKey("uid-1", "dev"), strings.NewReader(colliding), store.PutOptions{})
-	require.NoError(t, err)
-	const runs = 8
-	for range runs {
-		_, err := b.run(t.Context())
-		require.NoError(t, err)
-	}
-	seen, err := os.ReadFile(b.Path(worker.HomeDir, "seen"))
-	require.NoError(t, err)
-	require.Equal(t, strings.Repeat("4\n", runs), string(seen))
 }
