@@ -39,7 +39,7 @@ func (w *workspace) lookUp(t *testing.T) (dir, log, role string, err error) {
 		return map[string]string{"AWS_ACCESS_KEY_ID": "lookup-key"}, nil
 	}
 	dir, err = synth.New(synth.Config{Worker: w.client, Private: w.private, Timeout: 2 * time.Minute, Lookups: lookups}).Synth(t.Context(),
-		synth.Request{Environment: environment(), App: "lookup", Stacks: []string{"Zones"}, ID: t.Name()}, &out)
+		synth.Request{Environment: environment(), App: "lookup", Stacks: []string{"Zones"}, Outputs: worker.OutDir + "/deploy-dev", ID: t.Name()}, &out)
 	return dir, out.String(), role, err
 }
 
@@ -47,7 +47,7 @@ func TestSynth_MissingContextIsLookedUpOnce(t *testing.T) {
 	t.Parallel()
 	w := newWorkspace(t)
 	w.put(t, "lookup/cdk.context.json", `{"kept": 1}`)
-	w.commandLine(t, "lookup", `echo "$@" $AWS_ACCESS_KEY_ID $CDK_DEFAULT_ACCOUNT >> called; cat > cdk.context.json <<'END'
+	w.commandLine(t, "lookup", `echo "$@" $AWS_ACCESS_KEY_ID $CDK_DEFAULT_ACCOUNT ${APHEX_OUTPUTS_DIR##*/out} >> called; cat > cdk.context.json <<'END'
 `+foundContext+`
 END
 exit 1`)
@@ -61,7 +61,7 @@ exit 1`)
 	source := filepath.Join(w.root, worker.SourceDir, "lookup")
 	called, err := os.ReadFile(filepath.Join(source, "called"))
 	require.NoError(t, err)
-	require.Regexp(t, `^--no-notices --no-color synth --quiet --output \S+/lookup Zones lookup-key\n$`, string(called), "once, without the account of anybody else")
+	require.Regexp(t, `^--no-notices --no-color synth --quiet --output \S+/lookup Zones lookup-key /deploy-dev\n$`, string(called), "once, without the account of anybody else")
 	left, err := os.ReadFile(filepath.Join(source, "cdk.context.json"))
 	require.NoError(t, err)
 	require.JSONEq(t, `{"kept": 1}`, string(left), "the checkout stays what the commit says")

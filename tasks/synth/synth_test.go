@@ -131,7 +131,7 @@ func TestSynth_Environment(t *testing.T) {
 	dir, log, err := w.run(t, "environment", func(r *synth.Request) {
 		r.Environment.Context = map[string]any{"both": map[string]any{"d": "environment"}, "order": "environment", "flag": true}
 		r.Environment.RequiredContext = []string{"order", "only-saved"}
-		r.Artifacts = "artifacts/"
+		r.Artifacts, r.Outputs = "artifacts/", worker.OutDir+"/deploy-dev"
 	})
 	require.NoError(t, err, log)
 	require.Contains(t, log, "warning: staging: false in cdk.json is ignored")
@@ -149,6 +149,7 @@ func TestSynth_Environment(t *testing.T) {
 	}, context)
 	for name, value := range map[string]string{
 		"AWS_REGION": "eu-west-1", "AWS_ACCOUNT": "111111111111", "APHEX_ENVIRONMENT": "dev", "APHEX_ARTIFACTS": filepath.Join(w.root, worker.SourceDir, "artifacts"),
+		"APHEX_OUTPUTS_DIR":   filepath.Join(w.root, worker.OutDir, "deploy-dev"),
 		"CDK_DEFAULT_ACCOUNT": "111111111111", "CDK_DEFAULT_REGION": "eu-west-1", "CDK_CLI_ASM_VERSION": "55.0.0", "CDK_CLI_VERSION": "2.1148.1",
 		"CDK_VALIDATION": "false", "PYTHONIOENCODING": "utf-8", "CDK_ERROR_FILE": env["CDK_OUTDIR"] + "/error.txt",
 		"CDK_PERF_COUNTERS_FILE": env["CDK_OUTDIR"] + "/performance-counters.json",
@@ -177,6 +178,7 @@ func TestSynth_ContextOverflow(t *testing.T) {
 	require.Equal(t, strings.Repeat("x", 1000)+"149", context["big149"])
 	require.Less(t, len(env["CDK_CONTEXT_JSON"]), 100_000)
 	require.NotEmpty(t, env["CONTEXT_OVERFLOW_LOCATION_ENV"])
+	require.NotContains(t, env, "APHEX_OUTPUTS_DIR", "nothing came before")
 }
 
 func TestSynth_Refuses(t *testing.T) {
