@@ -19,7 +19,12 @@ import (
 // parameter reads an SSM parameter of the dev environment.
 func parameter(t *testing.T, l *lab.Lab, name string) string {
 	t.Helper()
-	client := ssm.NewFromConfig(l.AWS.Config(aws.AccountTools, "eu-west-1"))
+	return parameterIn(t, l, aws.AccountTools, "eu-west-1", name)
+}
+
+func parameterIn(t *testing.T, l *lab.Lab, account, region, name string) string {
+	t.Helper()
+	client := ssm.NewFromConfig(l.AWS.Config(account, region))
 	out, err := client.GetParameter(t.Context(), &ssm.GetParameterInput{Name: &name})
 	require.NoError(t, err)
 	return *out.Parameter.Value

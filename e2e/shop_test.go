@@ -18,6 +18,7 @@ import (
 // TestShop_TwoAccounts is the main job: one commit of the sample application
 // goes through Argo and aphex into two accounts, with the plugin in one pod; a
 // second one updates the stack it changes and leaves the other alone. The
+// second environment's tests and app read the outputs of the first one. The
 // second runner finds the stacks that the first one made.
 //
 // Feature: aphex-pipeline, Property 11: Stack output capture
@@ -57,9 +58,9 @@ func shopTwoAccounts(t *testing.T, r runner, pods int) {
 	requireOutputs(t, l, status.Node("deploy-dev"), aws.AccountTools, "eu-west-1")
 	requireOutputs(t, l, status.Node("deploy-prod"), aws.AccountTarget, "eu-central-1")
 	requireRecord(t, l, p, status, commit)
+	require.Contains(t, object(t, l, status.Node("test-prod").Output("log-url")), "prod: orders of its own, not those of dev\n")
 
-	greeting := "export const greeting = 'Welcome back to the shop';\n"
-	second, err := p.Push(t.Context(), gitserver.Change{Write: map[string]string{"lib/greeting.ts": greeting}})
+	second, err := p.Push(t.Context(), gitserver.Change{Write: map[string]string{"lib/greeting.ts": secondGreeting}})
 	require.NoError(t, err)
 	_, status = finish(t, p, second)
 	require.Equal(t, "Succeeded", status.Phase, "%+v", status)
@@ -68,8 +69,17 @@ func shopTwoAccounts(t *testing.T, r runner, pods int) {
 		require.Regexp(t, `shop-api.*updated`, status.Node(name).Message)
 	}
 	require.Equal(t, "Welcome back to the shop", parameter(t, l, "/shop/dev/greeting"))
+	require.Equal(t, "Welcome back to the shop, as in /shop/dev/greeting", parameterIn(t, l, aws.AccountTarget, "eu-central-1", "/shop/prod/greeting"))
 	require.Empty(t, changeSets(t, l, aws.AccountTools, "eu-west-1", "shop-data"), "no change set stays behind")
 }
+
+// secondGreeting is another one where dev has been deployed before.
+const secondGreeting = `import * as fs from 'node:fs';
+
+const dev = process.env.APHEX_OUTPUTS_DIR + '/dev.json';
+const before = fs.existsSync(dev) ? ', as in ' + JSON.parse(fs.readFileSync(dev, 'utf8'))['shop-api'].GreetingParameter : '';
+export const greeting = 'Welcome back to the shop' + before;
+`
 
 // requireOutputs compares the stage's outputs with what CloudFormation says.
 func requireOutputs(t *testing.T, l *lab.Lab, node lab.Node, account, region string) {
