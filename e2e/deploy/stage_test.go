@@ -45,9 +45,11 @@ type stage struct {
 	resets   []string
 	dirs     []string
 	synths   []deploy.SynthRequest
-	journal  *memory
-	kept     []record.Events
-	images   deploy.ImageBuilder
+	// synth, if set, is what an app does besides, such as changing files.
+	synth   func(deploy.SynthRequest)
+	journal *memory
+	kept    []record.Events
+	images  deploy.ImageBuilder
 
 	mu       sync.Mutex
 	log      bytes.Buffer
@@ -95,6 +97,9 @@ func (s *stage) FindApp(_ context.Context, path string) (string, error) { return
 
 func (s *stage) Synth(_ context.Context, req deploy.SynthRequest, _ io.Writer) (string, error) {
 	s.synths = append(s.synths, req)
+	if s.synth != nil {
+		s.synth(req)
+	}
 	dir := s.t.TempDir()
 	for name, content := range s.files {
 		path := filepath.Join(dir, filepath.FromSlash(name))
@@ -225,11 +230,25 @@ const dataTemplate = `{"Resources": {"Param": {"Type": "AWS::SSM::Parameter", "P
 const apiTemplate = `{"Resources": {"Copy": {"Type": "AWS::SSM::Parameter", "Properties": {"Type": "String", "Value": {"Fn::ImportValue": "PREFIX-Ref"}}}},
   "Outputs": {"Greeting": {"Value": {"Fn::GetAtt": ["Copy", "Value"]}}}}`
 
+// addUnconfigured gives the app a stack that the configuration does not name,
+// between the others, with an asset of its own.
+func (s *stage) addUnconfigured() {
+	s.t.Helper()
+	s.replace("manifest.json", `"api": {"type": "aws:cloudformation:stack"`, `"admin.assets": {"type": "cdk:asset-manifest", "properties": {"file": "admin.assets.json"}},
+  "admin": {"type": "aws:cloudformation:stack", "environment": "aws://unknown-account/unknown-region", "dependencies": ["data", "admin.assets"], "displayName": "PREFIX-admin",
+    "properties": {"templateFile": "admin.template.json", "stackName": "PREFIX-admin"}},
+  "api": {"type": "aws:cloudformation:stack"`)
+	s.files["admin.template.json"] = `{"Resources": {"Value": {"Type": "AWS::SSM::Parameter", "Properties": {"Type": "String", "Value": "admin"}}}}`
+	s.files["admin.assets.json"] = s.expand(`{"version": "55.0.0", "files": {
+  "site": {"displayName": "admin site", "source": {"path": "asset.site", "packaging": "zip"}, ` + fmt.Sprintf(destination, "KEY/admin.zip") + `}}, "dockerImages": {}}`)
+}
+
 // Feature: aphex-pipeline, Property 9: Stack deployment ordering
 // Feature: aphex-pipeline, Property 10: CDK stack synthesis completeness
 func TestStage_DeploysExactlyTheConfiguredStacks(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, emulator(t))
+	s.addUnconfigured()
 	got, err := s.run("b")
 	require.NoError(t, err, s.log.String())
 	require.Regexp(t, `^dev: 2 stacks in \d+ s: PREFIX-data created, PREFIX-api created; \d+ AWS calls$`, strings.ReplaceAll(got.Message, s.prefix, "PREFIX"))
@@ -249,7 +268,10 @@ func TestStage_DeploysExactlyTheConfiguredStacks(t *testing.T) {
 	out, err := client.DescribeStacks(t.Context(), &cfnsdk.DescribeStacksInput{StackName: awssdk.String(s.prefix + "-data")})
 	require.NoError(t, err)
 	require.Equal(t, "team", *out.Stacks[0].Tags[0].Key)
+	_, err = client.DescribeStacks(t.Context(), &cfnsdk.DescribeStacksInput{StackName: awssdk.String(s.prefix + "-admin")})
+	require.ErrorContains(t, err, "does not exist")
 	for _, c := range s.emulator.Calls() {
+		require.NotContains(t, c.Path, "/test/"+s.prefix+"/admin.zip", "nor are assets published for it")
 		if c.Operation == "CreateChangeSet" && c.Form.Get("StackName") == s.prefix+"-data" {
 			require.Equal(t, "arn:aws:iam::222222222222:role/cdk-hnb659fds-cfn-exec-role-222222222222-eu-west-1", c.Form.Get("RoleARN"))
 			require.Equal(t, s.emulator.Endpoint()+"/cdk-hnb659fds-assets-222222222222-eu-west-1/test/"+s.prefix+"/data.json", c.Form.Get("TemplateURL"))
