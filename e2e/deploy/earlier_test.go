@@ -35,6 +35,7 @@ func (s *stage) parameterOf(stack, value string) map[string]string {
 // The stack that comes last is the first app's, which is not synthesized again.
 //
 // Feature: aphex-pipeline, Property 9: Stack deployment ordering
+// Feature: aphex-pipeline, Property 23: Just-in-time synthesis
 func TestStage_AnAppLooksUpWhatTheOneBeforeHasDeployed(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, emulator(t))
