@@ -14,13 +14,14 @@ import (
 	"github.com/aphex-pipeline/aphex/internal/fault"
 	"github.com/aphex-pipeline/aphex/internal/pipeline"
 	"github.com/aphex-pipeline/aphex/internal/redact"
+	"github.com/aphex-pipeline/aphex/tasks/task"
 )
 
 // ownAccount is where fakeSTS finds whoever asks.
 const ownAccount = "111111111111"
 
-// fakeSTS is an STS that lets only some roles be assumed.
-func fakeSTS(t *testing.T, assumable ...string) string {
+// roleSTS is an STS that lets only some roles be assumed.
+func roleSTS(t *testing.T, assumable ...string) string {
 	t.Helper()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch role := r.PostFormValue("RoleArn"); {
@@ -68,7 +69,7 @@ func TestIdentity_NeverHandsItsOwnCredentialsToTheApp(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			id := &identity{options: awsauth.Options{Region: "us-east-1", EndpointURL: fakeSTS(t, tt.assumable)}, redactor: redact.New(), personal: tt.personal}
+			id := &identity{options: awsauth.Options{Region: "us-east-1", EndpointURL: roleSTS(t, tt.assumable)}, redactor: redact.New(), personal: tt.personal}
 			target := pipeline.Environment{Name: "dev", Account: ownAccount, Region: "eu-west-1", RoleARN: tt.roleARN}
 			vars, err := id.lookups(t.Context(), target, tt.lookupRole)
 			if tt.denied != "" {
@@ -81,4 +82,15 @@ func TestIdentity_NeverHandsItsOwnCredentialsToTheApp(t *testing.T) {
 			require.Equal(t, "eu-west-1", vars["AWS_REGION"])
 		})
 	}
+
+	// A deployment goes on with the process's own credentials; tests have none.
+	id := &identity{options: awsauth.Options{Region: "us-east-1", EndpointURL: roleSTS(t)}, redactor: redact.New()}
+	target := pipeline.Environment{Name: "dev", Account: ownAccount, Region: "eu-west-1"}
+	warning, err := id.prove(t.Context(), task.Request{}, target)
+	require.NoError(t, err)
+	require.Contains(t, warning, "could not be assumed (AccessDenied: not for you); going on as arn:aws:sts::111111111111:assumed-role/base/x")
+	vars, missing, err := id.target(t.Context(), task.Request{}, target)
+	require.NoError(t, err)
+	require.Empty(t, vars)
+	require.Contains(t, missing, "cdk-hnb659fds-deploy-role-111111111111-eu-west-1 could not be assumed (AccessDenied: not for you), and commands never get")
 }

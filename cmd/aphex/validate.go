@@ -95,6 +95,11 @@ func (f *validateFlags) run(cmd *cobra.Command, name string) error {
 		}
 		findings = append(findings, denied...)
 	}
+	for _, allowed := range cfg.AllowedSecrets {
+		if _, err := fmt.Fprintln(cmd.ErrOrStderr(), allowed); err != nil {
+			return err
+		}
+	}
 	if len(findings) > 0 {
 		return reportFindings(cmd.ErrOrStderr(), name, findings)
 	}
@@ -173,7 +178,7 @@ func (f *validateFlags) credentials(cmd *cobra.Command, cfg *pipeline.Config) ([
 	who := &identity{options: awsauth.Options{Region: f.region, EndpointURL: f.endpoint}, redactor: redact.New()}
 	// The names end up in the name of the session, for the accounts' own logs.
 	req := task.Request{Pipeline: "command-line", Run: task.Run{Name: "online"}, Stage: task.StageValidate}
-	return validate.Credentials(cmd.Context(), cfg.Environments, func(ctx context.Context, target pipeline.Environment) error {
+	return validate.Credentials(cmd.Context(), cfg.Environments, func(ctx context.Context, target pipeline.Environment) (string, error) {
 		return who.prove(ctx, req, target)
 	}, cmd.OutOrStdout())
 }

@@ -206,9 +206,9 @@ func (i *identity) as(ctx context.Context, name string, target pipeline.Environm
 }
 
 // prove assumes an environment's role and compares the account.
-func (i *identity) prove(ctx context.Context, req task.Request, target pipeline.Environment) error {
-	_, err := i.session(ctx, req, target)
-	return err
+func (i *identity) prove(ctx context.Context, req task.Request, target pipeline.Environment) (warning string, err error) {
+	session, err := i.session(ctx, req, target)
+	return session.Warning, err
 }
 
 // own returns the process's own credentials as variables of a command.
@@ -220,13 +220,18 @@ func (i *identity) own(ctx context.Context, _ task.Request) (map[string]string, 
 	return i.variables(ctx, base)
 }
 
-// target returns an environment's credentials as variables of a command.
-func (i *identity) target(ctx context.Context, req task.Request, target pipeline.Environment) (map[string]string, error) {
+// target returns an environment's credentials as variables of a command: none,
+// with the reason, where a deployment goes on with the process's own.
+func (i *identity) target(ctx context.Context, req task.Request, target pipeline.Environment) (vars map[string]string, missing string, err error) {
 	session, err := i.session(ctx, req, target)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
-	return i.variables(ctx, session.Config)
+	if session.Role == "" && !i.personal {
+		return nil, session.Denied + ", and commands never get the pipeline's own credentials", nil
+	}
+	vars, err = i.variables(ctx, session.Config)
+	return vars, "", err
 }
 
 // lookups returns credentials for looking things up in an environment: those

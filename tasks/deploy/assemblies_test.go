@@ -57,7 +57,7 @@ func newPod(t *testing.T) *pod {
 
 func (p *pod) deployment() *deployment {
 	return &deployment{
-		stage:  New(Config{Synth: p.synth, Store: p.bucket, Private: p.private}),
+		stage:  New(Config{Workspace: &viewed{}, Synth: p.synth, Store: p.bucket, Private: p.private}),
 		req:    task.Request{Run: task.Run{UID: "u1"}, Node: "n"},
 		env:    task.Env{Output: &p.log, Logger: slog.New(slog.DiscardHandler), Progress: func(string) {}, Effects: p.journal},
 		target: pipeline.Environment{Name: "dev"},

@@ -66,7 +66,7 @@ func (p *pod) asks(a *asked, environment string) *deployment {
 	a.root = info.Root
 	cfg := &pipeline.Config{Environments: []pipeline.Environment{{Name: "dev"}, {Name: "stage"}, {Name: "prod"}}}
 	d := p.deployment()
-	d.stage = New(Config{Synth: a, Store: p.bucket, Private: p.private, Outputs: outputs.NewWriter(p.bucket, files)})
+	d.stage = New(Config{Workspace: &viewed{}, Synth: a, Store: p.bucket, Private: p.private, Outputs: outputs.NewWriter(p.bucket, files)})
 	d.req.Predecessor, d.target.Name, d.earlier = "u0", environment, outputs.Before(cfg, environment)
 	return d
 }

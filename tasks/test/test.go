@@ -55,8 +55,8 @@ type bucket interface {
 }
 
 // Credentials returns short-lived credentials of the environment as
-// environment variables.
-type Credentials func(ctx context.Context, req task.Request, target pipeline.Environment) (map[string]string, error)
+// environment variables, or says why there are none for commands.
+type Credentials func(ctx context.Context, req task.Request, target pipeline.Environment) (vars map[string]string, missing string, err error)
 
 // Config is what the stage is made of. All fields are required.
 type Config struct {
@@ -171,15 +171,20 @@ func (s *Stage) variables(ctx context.Context, req task.Request, env task.Env, c
 	if err != nil {
 		return nil, err
 	}
-	credentials, err := s.cfg.Credentials(ctx, req, target)
+	credentials, missing, err := s.cfg.Credentials(ctx, req, target)
 	if err != nil {
 		return nil, err
 	}
 	vars, left := outputVariables(own)
+	warnings := ""
 	for _, reason := range left {
-		if _, err := fmt.Fprintf(env.Output, "warning: %s; see the file in $%s\n", reason, outputs.FileVariable); err != nil {
-			return nil, fmt.Errorf("write the log: %w", err)
-		}
+		warnings += fmt.Sprintf("warning: %s; see the file in $%s\n", reason, outputs.FileVariable)
+	}
+	if missing != "" {
+		warnings += fmt.Sprintf("warning: the commands have no AWS credentials: %s\n", missing)
+	}
+	if _, err := io.WriteString(env.Output, warnings); err != nil {
+		return nil, fmt.Errorf("write the log: %w", err)
 	}
 	maps.Copy(vars, credentials)
 	vars[outputs.DirVariable] = outputs.Folder(s.cfg.WorkerRoot, dir)

@@ -50,6 +50,8 @@ type bench struct {
 	trees testTrees
 	// credentials are those of the environment; an error if nil.
 	credentials map[string]string
+	// missing is why commands get none.
+	missing string
 }
 
 // testTrees is what the stage needs of the worker's files.
@@ -117,11 +119,14 @@ func (b *bench) run(ctx context.Context) (task.Result, error) {
 		Workspace: b.Workspace, Worker: b.Worker, Trees: trees, Store: b.Objects, WorkerRoot: b.Root,
 		Redact:    redact.New(secretKey).String,
 		Artifacts: artifacts.NewVerifier(b.Worker, b.Workspace, record.New(b.Objects)),
-		Credentials: func(_ context.Context, _ task.Request, target pipeline.Environment) (map[string]string, error) {
-			if b.credentials == nil {
-				return nil, fault.Newf(fault.User, fault.RoleDenied, "assume the role of "+target.Name, "", "access denied")
+		Credentials: func(_ context.Context, _ task.Request, target pipeline.Environment) (map[string]string, string, error) {
+			if b.missing != "" {
+				return nil, b.missing, nil
 			}
-			return b.credentials, nil
+			if b.credentials == nil {
+				return nil, "", fault.Newf(fault.User, fault.RoleDenied, "assume the role of "+target.Name, "", "access denied")
+			}
+			return b.credentials, "", nil
 		},
 	})
 	return stage.Run(ctx, b.request, task.Env{Output: b.out, Logger: slog.New(slog.DiscardHandler), Progress: func(string) {}})
@@ -198,6 +203,15 @@ func TestRun_PassingTestsSeeOutputsAndCredentials(t *testing.T) {
 		require.Zero(t, command.ExitCode)
 		require.Positive(t, command.Seconds)
 	}
+}
+
+func TestRun_TestsWithoutCredentialsAreTold(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, tests(`test -z "$AWS_ACCESS_KEY_ID$AWS_SECRET_ACCESS_KEY$AWS_SESSION_TOKEN"`))
+	b.missing = "role dev could not be assumed"
+	_, err := b.run(t.Context())
+	require.NoError(t, err)
+	require.Contains(t, b.log.String(), "warning: the commands have no AWS credentials: role dev could not be assumed\n")
 }
 
 func TestRun_TestsSeeThePublishedArtifactsOrNothing(t *testing.T) {

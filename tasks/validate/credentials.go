@@ -16,17 +16,18 @@ import (
 
 // Credentials proves those of every environment, several at a time, and returns
 // what is wrong, in the order of the environments; what is the same for several
-// is one finding that names them. A line for each of the others goes to out.
+// is one finding that names them. A line for each of the others goes to out,
+// and what prove warns of.
 //
 // Errors: Cancelled, since what is unanswered is no finding, and those of out.
-func Credentials(ctx context.Context, targets []pipeline.Environment, prove func(context.Context, pipeline.Environment) error, out io.Writer) (findings []error, err error) {
+func Credentials(ctx context.Context, targets []pipeline.Environment, prove func(context.Context, pipeline.Environment) (string, error), out io.Writer) (findings []error, err error) {
 	const atOnce = 10
-	proofs := make([]error, len(targets))
+	proofs, warnings := make([]error, len(targets)), make([]string, len(targets))
 	var group errgroup.Group
 	group.SetLimit(atOnce)
 	for n, target := range targets {
 		group.Go(func() error {
-			proofs[n] = prove(ctx, target)
+			warnings[n], proofs[n] = prove(ctx, target)
 			return nil
 		})
 	}
@@ -38,7 +39,11 @@ func Credentials(ctx context.Context, targets []pipeline.Environment, prove func
 		if proofs[n] != nil {
 			continue
 		}
-		if _, err := fmt.Fprintf(out, "%s: credentials reach account %s in %s\n", target.Name, target.Account, target.Region); err != nil {
+		text := fmt.Sprintf("%s: credentials reach account %s in %s\n", target.Name, target.Account, target.Region)
+		if warnings[n] != "" {
+			text += fmt.Sprintf("warning: %s: %s\n", target.Name, warnings[n])
+		}
+		if _, err := io.WriteString(out, text); err != nil {
 			return nil, fmt.Errorf("write the log: %w", err)
 		}
 	}

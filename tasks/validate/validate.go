@@ -27,8 +27,9 @@ type programs interface {
 }
 
 // Identity proves the credentials of one environment: it assumes the role the
-// environment is deployed with and compares the account.
-type Identity func(ctx context.Context, req task.Request, target pipeline.Environment) error
+// environment is deployed with and compares the account. A warning says what is
+// used instead of a role that is passed over.
+type Identity func(ctx context.Context, req task.Request, target pipeline.Environment) (warning string, err error)
 
 // Start decides whether a run may start with the topology it has. See
 // Replacer.
@@ -101,6 +102,11 @@ func (s *Stage) Run(ctx context.Context, req task.Request, env task.Env) (task.R
 	if err != nil {
 		return task.Result{}, err
 	}
+	for _, allowed := range cfg.AllowedSecrets {
+		if _, err := fmt.Fprintf(env.Output, "%s\n", allowed); err != nil {
+			return task.Result{}, fmt.Errorf("write the log: %w", err)
+		}
+	}
 	programs, err := s.check(ctx, req, cfg, env)
 	if err != nil {
 		return task.Result{}, err
@@ -129,7 +135,7 @@ func (s *Stage) check(ctx context.Context, req task.Request, cfg *pipeline.Confi
 	env.Progress("checking credentials")
 	told := make(chan versions, 1)
 	go func() { told <- s.versions(ctx, cfg) }() // meanwhile
-	denied, err := Credentials(ctx, cfg.Environments, func(ctx context.Context, target pipeline.Environment) error {
+	denied, err := Credentials(ctx, cfg.Environments, func(ctx context.Context, target pipeline.Environment) (string, error) {
 		return s.cfg.Identity(ctx, req, target)
 	}, env.Output)
 	answer := <-told

@@ -35,6 +35,8 @@ type bench struct {
 	start   validate.Start
 	// identity answers for an environment; nil is yes.
 	identity func(pipeline.Environment) error
+	// warning is what it warns of with each.
+	warning  string
 	patience time.Duration
 
 	mu     sync.Mutex
@@ -60,14 +62,14 @@ func newBench(t *testing.T, config string, files map[string]string) *bench {
 func (b *bench) run(ctx context.Context) (task.Result, error) {
 	stage := validate.New(validate.Config{
 		Workspace: b.Workspace, Programs: b.Worker, FirstProgram: commands.FirstProgram, Start: b.start, Patience: b.patience,
-		Identity: func(_ context.Context, _ task.Request, target pipeline.Environment) error {
+		Identity: func(_ context.Context, _ task.Request, target pipeline.Environment) (string, error) {
 			b.mu.Lock()
 			b.proven = append(b.proven, fmt.Sprintf("%s %s %s", target.Name, target.Account, target.Region))
 			b.mu.Unlock()
 			if b.identity == nil {
-				return nil
+				return b.warning, nil
 			}
-			return b.identity(target)
+			return b.warning, b.identity(target)
 		},
 	})
 	return stage.Run(ctx, b.request, task.Env{Output: &b.log, Logger: slog.New(slog.DiscardHandler), Progress: func(string) {}})
@@ -403,4 +405,15 @@ func TestRun_CancelledIsNoFinding(t *testing.T) {
 	_, err := b.run(ctx)
 	require.ErrorIs(t, err, &fault.Fault{Reason: fault.Cancellation})
 	require.ErrorContains(t, err, "the run was stopped")
+}
+
+func TestRun_LogSaysWhatIsPassedOver(t *testing.T) {
+	t.Parallel()
+	text := config("  commands: [\"true\"]\n  env:\n    DB_PASSWORD: postgres # aphex:allow-secret of a database that lives as long as the tests\n", "")
+	b := newBench(t, text, nil)
+	b.warning = "role cdk-deploy could not be assumed; going on as base"
+	_, err := b.run(t.Context())
+	require.NoError(t, err)
+	require.Contains(t, b.log.String(), "dev: credentials reach account 111111111111 in eu-west-1\nwarning: dev: role cdk-deploy could not be assumed; going on as base\n")
+	require.Regexp(t, `(?m)^aphex-config.yaml:\d+:\d+: build.env.DB_PASSWORD: secret allowed: of a database that lives as long as the tests$`, b.log.String())
 }
