@@ -104,8 +104,6 @@ func (d draft) required() (mapping, key string) {
 }
 
 // mistakes breaks a draft in one way each.
-//
-//nolint:gochecknoglobals // a table
 var mistakes = map[string]func(d draft) mistake{
 	"missing": func(d draft) mistake {
 		mapping, key := d.required()
@@ -215,8 +213,6 @@ var mistakes = map[string]func(d draft) mistake{
 
 // texts breaks the text of a valid configuration before the line of a key at
 // the root, so that it is no YAML, or no single document, any more.
-//
-//nolint:gochecknoglobals // a table
 var texts = map[string]struct{ insert, path, message string }{
 	"tab":             {"\tzzz: 1", "", "indented with a tab"},
 	"second document": {"---\nzzz: 1\n...", "", "a second document begins here"},
