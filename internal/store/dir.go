@@ -46,7 +46,8 @@ type meta struct {
 // Put stores body at key and returns when it is durable. Tags and content
 // type of an object that is replaced are replaced too.
 //
-// Errors: StoreFailed, wrapping [ErrExists] as documented at [PutOptions].
+// Errors: StoreFailed, wrapping [ErrExists] or [ErrChanged] as documented at
+// [PutOptions].
 func (d *Dir) Put(ctx context.Context, key string, body io.Reader, opts PutOptions) (Object, error) {
 	op := "store " + key
 	if err := checkKey(op, key); err != nil {
@@ -75,7 +76,7 @@ func (d *Dir) Put(ctx context.Context, key string, body io.Reader, opts PutOptio
 		return Object{}, d.fault(ctx, err, op)
 	}
 	defer func() { _ = os.Remove(newBody) }()
-	if err := d.commit(ctx, key, newBody, newMeta, opts.IfAbsent); err != nil {
+	if err := d.commit(ctx, key, newBody, newMeta, opts); err != nil {
 		return Object{}, d.fault(ctx, err, op)
 	}
 	object := d.object(key, info)
@@ -100,17 +101,19 @@ func (d *Dir) write(content io.Reader) (string, error) {
 
 // commit moves both files to their places. A crash between the two leaves a
 // digest that does not fit, which Get reports and the next Put mends.
-func (d *Dir) commit(ctx context.Context, key, newBody, newMeta string, ifAbsent bool) error {
+func (d *Dir) commit(ctx context.Context, key, newBody, newMeta string, opts PutOptions) error {
 	lock := flock.New(filepath.Join(d.dir, metaDir, "lock"))
 	if _, err := lock.TryLockContext(ctx, lockPoll); err != nil {
 		return err
 	}
 	defer func() { _ = lock.Unlock() }()
 	bodyPath, metaPath := d.bodyPath(key), d.metaPath(key)
-	if ifAbsent {
-		if _, err := os.Lstat(bodyPath); err == nil {
-			return ErrExists
-		}
+	_, err := os.Lstat(bodyPath)
+	if opts.IfAbsent && err == nil {
+		return ErrExists
+	}
+	if opts.Replaces != "" && (err != nil || d.version(key) != opts.Replaces) {
+		return ErrChanged
 	}
 	for _, move := range [][2]string{{newMeta, metaPath}, {newBody, bodyPath}} {
 		if err := os.MkdirAll(filepath.Dir(move[1]), 0o750); err != nil {
@@ -157,7 +160,7 @@ func (d *Dir) Get(ctx context.Context, key string) (io.ReadCloser, Object, error
 		err = damaged(op, "it has no recorded digest, so it was not written by aphex")
 	}
 	if err != nil {
-		return nil, Object{}, d.fault(ctx, errors.Join(err, file.Close()), op)
+		return nil, Object{Key: key, URL: d.URL(key), Version: d.version(key)}, d.fault(ctx, errors.Join(err, file.Close()), op)
 	}
 	object := d.object(key, info)
 	return newVerifier(ctx, file, object, op, d.fault), object, nil
@@ -276,8 +279,16 @@ func (d *Dir) meta(key string) (meta, error) {
 }
 
 func (d *Dir) object(key string, info meta) Object {
-	return Object{Key: key, URL: d.URL(key), Size: info.Size, SHA256: info.SHA256, ContentType: info.ContentType}
+	return Object{Key: key, URL: d.URL(key), Size: info.Size, SHA256: info.SHA256, ContentType: info.ContentType, Version: versionOf(info)}
 }
+
+// version is that of the object at key, whose description may be damaged.
+func (d *Dir) version(key string) string {
+	info, _ := d.meta(key)
+	return versionOf(info)
+}
+
+func versionOf(info meta) string { return "sha256:" + info.SHA256 }
 
 func (d *Dir) bodyPath(key string) string { return filepath.Join(d.dir, filepath.FromSlash(key)) }
 

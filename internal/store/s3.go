@@ -93,8 +93,8 @@ func pathStyle(endpoint string) bool {
 // go in parts; one that is no io.Seeker is first copied to a temporary file,
 // because its digest is stored with it.
 //
-// Errors: StoreFailed, wrapping [ErrExists] as documented at [PutOptions];
-// AWSUnavailable; Cancelled.
+// Errors: StoreFailed, wrapping [ErrExists] or [ErrChanged] as documented at
+// [PutOptions]; AWSUnavailable; Cancelled.
 func (s *S3) Put(ctx context.Context, key string, body io.Reader, opts PutOptions) (Object, error) {
 	op := "store " + s.URL(key)
 	if err := checkKey(op, key); err != nil {
@@ -116,37 +116,58 @@ func (s *S3) Put(ctx context.Context, key string, body io.Reader, opts PutOption
 	if len(opts.Tags) > 0 {
 		input.Tagging = aws.String(encodeTags(opts.Tags))
 	}
-	if opts.IfAbsent {
-		input.IfNoneMatch = aws.String("*")
-		input.Metadata[putKey] = rand.Text()
-	}
-	if err := s.upload(ctx, input, prepared); err != nil && !s.ours(ctx, err, key, input.Metadata[putKey]) {
-		return Object{}, s.fault(ctx, err, op, "s3:PutObject and s3:PutObjectTagging")
+	conditions(input, opts)
+	version, err := s.upload(ctx, input, prepared)
+	if err != nil {
+		var ours bool
+		if version, ours = s.ours(ctx, err, key, input.Metadata[putKey]); !ours {
+			err = s.fault(ctx, err, op, "s3:PutObject and s3:PutObjectTagging")
+			if opts.Replaces != "" && (errors.Is(err, ErrExists) || errors.Is(err, ErrNotFound)) {
+				err = fault.Newf(fault.System, fault.StoreFailed, op, "", "%w", ErrChanged)
+			}
+			return Object{}, err
+		}
 	}
 	return Object{
-		Key: key, URL: s.URL(key), Size: prepared.size, SHA256: prepared.sha256,
+		Key: key, URL: s.URL(key), Size: prepared.size, SHA256: prepared.sha256, Version: version,
 		ContentType: opts.contentType(), Tags: opts.Tags,
 	}, nil
 }
 
+// conditions makes S3 look at what is there first.
+func conditions(input *transfermanager.UploadObjectInput, opts PutOptions) {
+	if opts.IfAbsent {
+		input.IfNoneMatch = aws.String("*")
+	}
+	if opts.Replaces != "" {
+		input.IfMatch = aws.String(opts.Replaces)
+	}
+	if opts.IfAbsent || opts.Replaces != "" {
+		input.Metadata[putKey] = rand.Text()
+	}
+}
+
 // upload sends the body. A conditional Put that meets another one on its way is
 // sent again, as S3 asks for: it finds out then who was first.
-func (s *S3) upload(ctx context.Context, input *transfermanager.UploadObjectInput, content io.ReadSeeker) error {
+func (s *S3) upload(ctx context.Context, input *transfermanager.UploadObjectInput, content io.ReadSeeker) (version string, err error) {
 	pause := conflictPause
 	for try := 1; ; try++ {
 		input.Body = content
-		_, err := s.transfer.UploadObject(ctx, input)
+		output, err := s.transfer.UploadObject(ctx, input)
+		if err == nil {
+			return aws.ToString(output.ETag), nil
+		}
 		if awserr.Code(err) != "ConditionalRequestConflict" || try == conflictTries {
-			return err
+			return "", err
 		}
 		select {
 		case <-ctx.Done():
-			return err
+			return "", err
 		case <-time.After(pause):
 		}
 		pause *= 2
 		if _, err := content.Seek(0, io.SeekStart); err != nil {
-			return err
+			return "", err
 		}
 	}
 }
@@ -154,12 +175,15 @@ func (s *S3) upload(ctx context.Context, input *transfermanager.UploadObjectInpu
 // ours reports whether the object that made a conditional Put fail is the one
 // this very Put wrote: an attempt took effect, its answer was lost and the
 // SDK tried again.
-func (s *S3) ours(ctx context.Context, err error, key, id string) bool {
+func (s *S3) ours(ctx context.Context, err error, key, id string) (version string, ours bool) {
 	if awserr.Code(err) != "PreconditionFailed" || id == "" {
-		return false
+		return "", false
 	}
 	head, err := s.client.HeadObject(ctx, &s3.HeadObjectInput{Bucket: aws.String(s.bucket), Key: aws.String(s.prefix + key)})
-	return err == nil && head.Metadata[putKey] == id
+	if err != nil || head.Metadata[putKey] != id {
+		return "", false
+	}
+	return aws.ToString(head.ETag), true
 }
 
 func encodeTags(tags map[string]string) string {
@@ -186,11 +210,11 @@ func (s *S3) Get(ctx context.Context, key string) (io.ReadCloser, Object, error)
 	}
 	object := Object{
 		Key: key, URL: s.URL(key), Size: sizeOf(output.ContentLength), ContentType: aws.ToString(output.ContentType),
-		SHA256: output.Metadata[digestKey],
+		SHA256: output.Metadata[digestKey], Version: aws.ToString(output.ETag),
 	}
 	if object.SHA256 == "" {
 		_ = output.Body.Close()
-		return nil, Object{}, damaged(op, "it has no recorded digest, so it was not written by aphex")
+		return nil, object, damaged(op, "it has no recorded digest, so it was not written by aphex")
 	}
 	wrap := func(ctx context.Context, err error, op string) error { return s.readFault(ctx, err, op) }
 	return newVerifier(ctx, output.Body, object, op, wrap), object, nil
@@ -211,7 +235,7 @@ func (s *S3) Head(ctx context.Context, key string) (Object, error) {
 	}
 	return Object{
 		Key: key, URL: s.URL(key), Size: sizeOf(head.ContentLength), ContentType: aws.ToString(head.ContentType),
-		SHA256: head.Metadata[digestKey], Modified: aws.ToTime(head.LastModified),
+		SHA256: head.Metadata[digestKey], Version: aws.ToString(head.ETag), Modified: aws.ToTime(head.LastModified),
 	}, nil
 }
 

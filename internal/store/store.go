@@ -21,6 +21,9 @@ var (
 	ErrNotFound = errors.New("no such object")
 	// ErrExists is a key that has an object already, with [PutOptions.IfAbsent].
 	ErrExists = errors.New("object exists already")
+	// ErrChanged is an object that is not the one to be replaced, with
+	// [PutOptions.Replaces].
+	ErrChanged = errors.New("object has been changed meanwhile")
 	// ErrDamaged is an object whose bytes are not those that were written.
 	ErrDamaged = errors.New("object is damaged")
 )
@@ -40,6 +43,9 @@ type Object struct {
 	ContentType string
 	// Tags are the tags it was stored with; set by Put only.
 	Tags map[string]string
+	// Version tells these bytes at this key from others; empty in a List. Get
+	// sets it also beside an error that wraps [ErrDamaged].
+	Version string
 	// Modified is when it was stored; set in a List and by Head only. S3 knows
 	// seconds.
 	Modified time.Time
@@ -54,6 +60,9 @@ type PutOptions struct {
 	Tags map[string]string
 	// IfAbsent makes Put fail with [ErrExists] where there is an object.
 	IfAbsent bool
+	// Replaces makes Put fail with [ErrChanged] unless the object that is there
+	// has this [Object.Version].
+	Replaces string
 }
 
 const defaultContentType = "application/octet-stream"

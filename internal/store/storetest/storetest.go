@@ -57,6 +57,8 @@ func Run(t *testing.T, open func(t *testing.T) Target) {
 		"not found":                   notFound,
 		"if absent":                   ifAbsent,
 		"one winner":                  oneWinner,
+		"replaces the one seen":       replacesTheOneSeen,
+		"one replaces":                oneReplaces,
 		"head":                        head,
 		"spooled":                     spooled,
 		"long names":                  longNames,
@@ -107,8 +109,10 @@ func roundTrip(t *testing.T, target Target) {
 	content := []byte("hello\n")
 	tags := map[string]string{"commit-sha": "0123abc", "timestamp": "2026-01-02T03:04:05Z", "with space": "a+b/c=d@e"}
 	object := put(t, target.Store, "runs/1/run.json", content, store.PutOptions{ContentType: "application/json", Tags: tags})
+	require.NotEmpty(t, object.Version)
 	require.Equal(t, store.Object{
-		Key: "runs/1/run.json", URL: target.Store.URL("runs/1/run.json"), Size: int64(len(content)), SHA256: digest(content),
+		Version: object.Version,
+		Key:     "runs/1/run.json", URL: target.Store.URL("runs/1/run.json"), Size: int64(len(content)), SHA256: digest(content),
 		ContentType: "application/json", Tags: tags,
 	}, object)
 
@@ -150,6 +154,50 @@ func ifAbsent(t *testing.T, target Target) {
 	require.ErrorIs(t, err, store.ErrExists, "also with equal content")
 	content, _ := get(t, target.Store, "lock")
 	require.Equal(t, "first", string(content))
+}
+
+func replacesTheOneSeen(t *testing.T, target Target) {
+	_, err := target.Store.Put(t.Context(), "k", bytes.NewReader(nil), store.PutOptions{Replaces: `"0123"`})
+	require.ErrorIs(t, err, store.ErrChanged, "there is none")
+	requireFault(t, err)
+	first := put(t, target.Store, "k", []byte("first"), store.PutOptions{})
+	_, seen := get(t, target.Store, "k")
+	require.Equal(t, first.Version, seen.Version)
+	described, err := target.Store.Head(t.Context(), "k")
+	require.NoError(t, err)
+	require.Equal(t, first.Version, described.Version)
+	second := put(t, target.Store, "k", []byte("second"), store.PutOptions{Replaces: first.Version})
+	_, err = target.Store.Put(t.Context(), "k", bytes.NewReader([]byte("third")), store.PutOptions{Replaces: first.Version})
+	require.ErrorIs(t, err, store.ErrChanged)
+	requireFault(t, err)
+	content, seen := get(t, target.Store, "k")
+	require.Equal(t, "second", string(content))
+	require.Equal(t, second.Version, seen.Version)
+
+	// What is damaged is replaced by the version that was read with it.
+	target.Overwrite(t, "k", []byte("changed"))
+	body, broken, err := target.Store.Get(t.Context(), "k")
+	require.NoError(t, err)
+	require.NoError(t, body.Close())
+	put(t, target.Store, "k", []byte("mended"), store.PutOptions{Replaces: broken.Version})
+	content, _ = get(t, target.Store, "k")
+	require.Equal(t, "mended", string(content))
+}
+
+func oneReplaces(t *testing.T, target Target) {
+	old := put(t, target.Store, "race", []byte("old"), store.PutOptions{})
+	var winners atomic.Int32
+	var group sync.WaitGroup
+	for i := range 8 {
+		group.Go(func() {
+			_, err := target.Store.Put(t.Context(), "race", bytes.NewReader(fmt.Append(nil, "writer ", i)), store.PutOptions{Replaces: old.Version})
+			if err == nil {
+				winners.Add(1)
+			}
+		})
+	}
+	group.Wait()
+	require.EqualValues(t, 1, winners.Load())
 }
 
 func oneWinner(t *testing.T, target Target) {
