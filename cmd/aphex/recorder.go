@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/aphex-pipeline/aphex/internal/record"
+	"github.com/aphex-pipeline/aphex/internal/store"
 	"github.com/aphex-pipeline/aphex/plugin/execution"
 	"github.com/aphex-pipeline/aphex/tasks/task"
 )
@@ -16,21 +17,28 @@ type stageRecorder struct{ records *record.Recorder }
 var _ execution.Recorder = stageRecorder{}
 
 // StageStarted records a stage as running. The first stage of a run opens the
-// run's own record.
+// run's own record; the first of a retry, whichever that is, opens it again.
 func (s stageRecorder) StageStarted(ctx context.Context, req task.Request, at time.Time) error {
-	if req.Stage == task.StageValidate {
-		err := s.records.Begin(ctx, record.Run{
-			WorkflowID: req.Run.UID, WorkflowName: req.Run.Name, Namespace: req.Run.Namespace, Pipeline: req.Pipeline,
-			CommitSHA: req.Commit, Branch: req.Branch, RepoURL: req.RepoURL, Predecessor: req.Predecessor, TriggeredAt: at.UTC(),
-		})
-		if err != nil {
-			return err
-		}
-	}
 	if !recorded(req.Stage) {
 		return nil
 	}
-	return s.records.PutStage(ctx, req.Run.UID, stageRecord(req, at, record.Running))
+	return errors.Join(s.open(ctx, req, at), s.records.PutStage(ctx, req.Run.UID, stageRecord(req, at, record.Running)))
+}
+
+// open makes the run's record one that is under way. A run without one gets it
+// from its first stage, or when it is closed.
+func (s stageRecorder) open(ctx context.Context, req task.Request, at time.Time) error {
+	err := s.records.Reopen(ctx, req.Run.UID, req.Run.Epoch, at)
+	switch {
+	case !errors.Is(err, store.ErrNotFound):
+		return err
+	case req.Stage != task.StageValidate:
+		return nil
+	}
+	return s.records.Begin(ctx, record.Run{
+		WorkflowID: req.Run.UID, WorkflowName: req.Run.Name, Namespace: req.Run.Namespace, Pipeline: req.Pipeline,
+		CommitSHA: req.Commit, Branch: req.Branch, RepoURL: req.RepoURL, Predecessor: req.Predecessor, TriggeredAt: at.UTC(),
+	})
 }
 
 // StageEnded records how a stage ended.

@@ -156,6 +156,12 @@ func (r *Recorder) Stages(ctx context.Context, uid string) ([]Stage, error) {
 }
 
 func (r *Recorder) put(ctx context.Context, key string, v any) error {
+	return r.replace(ctx, key, v, "")
+}
+
+// replace is put, but for a version that is not empty fails with
+// store.ErrChanged where there is another one.
+func (r *Recorder) replace(ctx context.Context, key string, v any, version string) error {
 	body, err := json.MarshalIndent(v, "", "  ")
 	if err != nil {
 		return fmt.Errorf("encode %s: %w", key, err)
@@ -163,26 +169,32 @@ func (r *Recorder) put(ctx context.Context, key string, v any) error {
 	if len(body) >= maxRecordBytes {
 		return fmt.Errorf("%s: %w: %d bytes, allowed are %d", key, errTooLarge, len(body), maxRecordBytes)
 	}
-	_, err = r.store.Put(ctx, key, bytes.NewReader(append(body, '\n')), store.PutOptions{ContentType: "application/json"})
+	_, err = r.store.Put(ctx, key, bytes.NewReader(append(body, '\n')), store.PutOptions{ContentType: "application/json", Replaces: version})
 	return err
 }
 
 func (r *Recorder) get(ctx context.Context, key string, v any) error {
-	body, _, err := r.store.Get(ctx, key)
+	_, err := r.read(ctx, key, v)
+	return err
+}
+
+// read is get, which also returns the version of the object.
+func (r *Recorder) read(ctx context.Context, key string, v any) (version string, err error) {
+	body, object, err := r.store.Get(ctx, key)
 	if err != nil {
-		return err
+		return "", err
 	}
 	data, err := io.ReadAll(io.LimitReader(body, maxRecordBytes+1))
 	if err = errors.Join(err, body.Close()); err != nil {
-		return fmt.Errorf("read %s: %w", key, err)
+		return "", fmt.Errorf("read %s: %w", key, err)
 	}
 	if len(data) > maxRecordBytes {
-		return unreadable(key, fmt.Errorf("it is larger than the %d MiB that a record may have; something else than aphex wrote it", maxRecordBytes>>20))
+		return "", unreadable(key, fmt.Errorf("it is larger than the %d MiB that a record may have; something else than aphex wrote it", maxRecordBytes>>20))
 	}
 	if err := json.Unmarshal(data, v); err != nil {
-		return unreadable(key, err)
+		return "", unreadable(key, err)
 	}
-	return nil
+	return object.Version, nil
 }
 
 func unreadable(key string, err error) error {
