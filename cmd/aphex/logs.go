@@ -37,8 +37,8 @@ several, or of all stages in the order they ran, each line prefixed by its stage
 The logs are read from the pipeline's bucket, so they are there while a stage
 runs, after its pod is gone, and after the run has been removed.
 
-RUN is the name of the Workflow. Of one that has been removed it is the UID, with
---pipeline. The pipeline's installation in the cluster says which bucket; AWS
+RUN is the name of the Workflow; of one that has been removed, its name or UID
+with --pipeline. The pipeline's installation in the cluster says which bucket; AWS
 credentials are those of your environment.`,
 		Args: runAndAtMostOne("stage"),
 		RunE: func(cmd *cobra.Command, args []string) error {

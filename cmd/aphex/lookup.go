@@ -14,6 +14,7 @@ import (
 	"github.com/aphex-pipeline/aphex/internal/fault"
 	"github.com/aphex-pipeline/aphex/internal/kube"
 	"github.com/aphex-pipeline/aphex/internal/pipeline"
+	"github.com/aphex-pipeline/aphex/internal/record"
 	"github.com/aphex-pipeline/aphex/internal/store"
 )
 
@@ -65,7 +66,26 @@ func (f *lookupFlags) bucketOf(ctx context.Context, client *kube.Client, name st
 		return nil, "", err
 	}
 	bucket, err := f.bucket(ctx, client, pipelineName)
+	if err == nil && uid == name { // no Workflow has said so
+		uid, err = recordedAs(ctx, record.New(bucket), name)
+	}
 	return bucket, uid, err
+}
+
+// recordedAs returns the UID of the run that name is the name or UID of, among
+// those that are recorded. What is not is taken for a UID: it may have logs.
+func recordedAs(ctx context.Context, records *record.Recorder, name string) (string, error) {
+	uids, err := records.Find(ctx, name)
+	switch {
+	case err != nil:
+		return "", err
+	case len(uids) > 1:
+		return "", fault.Newf(fault.User, fault.RunUnknown, "find run "+name,
+			"Give the UID of the one that is meant: `aphex runs -o wide` has what else is known of them", "%d runs have had this name, the latest first: %s", len(uids), someOf(uids))
+	case len(uids) == 1:
+		return uids[0], nil
+	}
+	return name, nil
 }
 
 // runBucket is the bucket of a run.
@@ -106,7 +126,8 @@ func (f *lookupFlags) localBuckets() ([]objects, error) {
 	return buckets, nil
 }
 
-// find returns the UID and the pipeline of a run.
+// find returns the UID and the pipeline of a run; without a Workflow of that
+// name and with --pipeline the name stands for the UID.
 func (f *lookupFlags) find(ctx context.Context, client *kube.Client, name string) (uid, pipelineName string, err error) {
 	op := fmt.Sprintf("find run %s in namespace %s", name, f.namespace)
 	w, err := client.Workflow(ctx, f.namespace, name)
@@ -115,7 +136,7 @@ func (f *lookupFlags) find(ctx context.Context, client *kube.Client, name string
 		return name, f.pipeline, nil
 	case errors.Is(err, kube.ErrNotFound):
 		return "", "", fault.Newf(fault.User, fault.RunUnknown, op,
-			"See `kubectl get workflows -n "+f.namespace+"`; for a run that has been removed give its UID and --pipeline", "there is no such Workflow")
+			"See `kubectl get workflows -n "+f.namespace+"`; for a run that has been removed give --pipeline as well", "there is no such Workflow")
 	case err != nil:
 		return "", "", rejected(op, "Check that the cluster answers, and that you may get workflows there", err)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -22,20 +23,30 @@ type recordFlags struct {
 	lookupFlags
 
 	output string
-	limit  int
+	// wide says that the table may have more columns.
+	wide  bool
+	limit int
 }
 
 func (f *recordFlags) register(cmd *cobra.Command, pipelineUsage string) {
 	f.lookupFlags.register(cmd.Flags(), "pipeline", pipelineUsage)
-	cmd.Flags().StringVarP(&f.output, "output", "o", "table", "table or json")
+	cmd.Flags().StringVarP(&f.output, "output", "o", "table", outputs(f.wide))
+}
+
+// outputs are the allowed values of --output.
+func outputs(wide bool) string {
+	if wide {
+		return "table, wide or json"
+	}
+	return "table or json"
 }
 
 // ofRun is what --pipeline is for where a run is named.
-const ofRun = "pipeline of a run that is given by its UID"
+const ofRun = "pipeline of a run that has been removed from the cluster"
 
 func (f *recordFlags) check() error {
-	if f.output != "table" && f.output != "json" {
-		return usageError{fmt.Errorf("--output is %q: table and json are allowed", f.output)}
+	if f.output != "table" && f.output != "json" && (f.output != "wide" || !f.wide) {
+		return usageError{fmt.Errorf("--output is %q: %s are allowed", f.output, strings.Replace(outputs(f.wide), " or ", " and ", 1))}
 	}
 	return nil
 }
@@ -44,12 +55,14 @@ const recordsHelp = `The records are read from the pipeline's bucket, which its 
 cluster names; AWS credentials are those of your environment.`
 
 func newRuns() *cobra.Command {
-	f := recordFlags{}
+	f := recordFlags{wide: true}
 	cmd := &cobra.Command{
 		Use:   "runs",
 		Short: "List the runs of a pipeline, the latest first",
 		Long: `Lists the runs of a pipeline, the latest first, those under way included. Runs
-stay in the list after their Workflow has been removed from the cluster.
+stay in the list after their Workflow has been removed from the cluster; their
+name, with --pipeline, is enough for the other commands. With -o wide the list has
+the UIDs, which tell runs of one name apart.
 
 ` + recordsHelp,
 		Args: exactArgs(0, "no arguments"),
@@ -63,14 +76,15 @@ stay in the list after their Workflow has been removed from the cluster.
 			if err := f.check(); err != nil {
 				return err
 			}
-			runs, err := f.runs(cmd.Context())
+			runs, unread, err := f.runs(cmd.Context())
 			if err != nil {
 				return err
 			}
+			warnUnread(cmd.ErrOrStderr(), unread)
 			if f.output == "json" {
 				return writeJSON(cmd.OutOrStdout(), runs)
 			}
-			return writeRuns(cmd.OutOrStdout(), runs, time.Now())
+			return writeRuns(cmd.OutOrStdout(), runs, time.Now(), f.output == "wide")
 		},
 	}
 	f.register(cmd, "name of the pipeline")
@@ -96,7 +110,8 @@ func newRun() *cobra.Command {
 		Long: `Shows the record of a run: what it was made of, its stages, how long they took
 and why they failed. With -o json it is the document of the published schema.
 
-RUN is the name of the Workflow, or its UID with --pipeline.
+RUN is the name of the Workflow; of one that has been removed, its name or UID
+with --pipeline.
 
 ` + recordsHelp,
 		Args: exactArgs(1, "one argument: the run"),
@@ -142,7 +157,8 @@ func newEvents() *cobra.Command {
 		Long: `Prints the events of one stack, or of all stacks, that a run deployed, nested
 stacks included, in the order they happened. A stack that was as wanted has none.
 
-RUN is the name of the Workflow, or its UID with --pipeline.
+RUN is the name of the Workflow; of one that has been removed, its name or UID
+with --pipeline.
 
 ` + recordsHelp,
 		Args: runAndAtMostOne("stack"),
@@ -210,33 +226,34 @@ func (f *recordFlags) records(ctx context.Context, name string) (*record.Recorde
 	return record.New(bucket), bucket.uid, nil
 }
 
-func (f *recordFlags) runs(ctx context.Context) ([]record.Run, error) {
+func (f *recordFlags) runs(ctx context.Context) ([]record.Run, []record.Unread, error) {
 	if f.dir != "" {
 		return f.localRuns(ctx)
 	}
 	client, err := f.cluster()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	bucket, err := f.bucket(ctx, client, f.pipeline)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	return record.New(bucket).Runs(ctx, f.limit)
 }
 
 // localRuns are those of `aphex task`, each of which has a bucket of its own.
-func (f *recordFlags) localRuns(ctx context.Context) ([]record.Run, error) {
+func (f *recordFlags) localRuns(ctx context.Context) ([]record.Run, []record.Unread, error) {
 	buckets, err := f.localBuckets()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	runs := []record.Run{}
+	runs, unread := []record.Run{}, []record.Unread(nil)
 	for _, bucket := range buckets {
-		found, err := record.New(bucket).Runs(ctx, f.limit)
+		found, damaged, err := record.New(bucket).Runs(ctx, f.limit)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
+		unread = append(unread, damaged...)
 		for _, run := range found {
 			if f.pipeline == "" || run.Pipeline == f.pipeline {
 				runs = append(runs, run)
@@ -244,5 +261,5 @@ func (f *recordFlags) localRuns(ctx context.Context) ([]record.Run, error) {
 		}
 	}
 	slices.SortStableFunc(runs, func(a, b record.Run) int { return b.TriggeredAt.Compare(a.TriggeredAt) })
-	return runs[:min(len(runs), f.limit)], nil
+	return runs[:min(len(runs), f.limit)], unread, nil
 }

@@ -8,8 +8,10 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode/utf8"
 
 	"github.com/aphex-pipeline/aphex/internal/bytesize"
+	"github.com/aphex-pipeline/aphex/internal/fault"
 	"github.com/aphex-pipeline/aphex/internal/record"
 )
 
@@ -48,15 +50,31 @@ func plain(cell string) string {
 	}), " ")
 }
 
-func writeRuns(w io.Writer, runs []record.Run, now time.Time) error {
+func writeRuns(w io.Writer, runs []record.Run, now time.Time, wide bool) error {
 	rows := [][]string{{"RUN", "COMMIT", "BRANCH", "STATUS", "REASON", "TRIGGERED", "DURATION"}}
+	if wide {
+		rows[0] = append(rows[0], "UID")
+	}
 	for _, r := range runs {
-		rows = append(rows, []string{
+		row := []string{
 			r.WorkflowName, short(r.CommitSHA), or(r.Branch), string(r.Status), or(r.Reason),
 			r.TriggeredAt.UTC().Format(time.DateTime), took(r.TriggeredAt, r.CompletedAt, now),
-		})
+		}
+		if wide {
+			row = append(row, r.WorkflowID)
+		}
+		rows = append(rows, row)
 	}
 	return table(w, rows...)
+}
+
+// warnUnread says of each run that is left out of the list why, in a line.
+func warnUnread(w io.Writer, unread []record.Unread) {
+	for _, run := range unread {
+		text := fmt.Sprintf("warning: run %s (UID %s, triggered %s) is not listed: %s",
+			or(run.Name), run.UID, run.TriggeredAt.UTC().Format(time.DateTime), fault.Message(run.Err))
+		_, _ = fmt.Fprintln(w, plain(text)) // the list is what counts
+	}
 }
 
 func writeRun(w io.Writer, r record.Run, now time.Time) error {
@@ -92,7 +110,13 @@ func writeRun(w io.Writer, r record.Run, now time.Time) error {
 			s.StageName, string(s.Status), s.StartedAt.UTC().Format(time.TimeOnly), took(s.StartedAt, s.CompletedAt, now), or(s.Reason), cut(message),
 		})
 	}
-	rows = append(rows, testRows(r.Stages)...)
+	if err := table(w, rows...); err != nil {
+		return err
+	}
+	if err := writeFailures(w, r.Stages); err != nil {
+		return err
+	}
+	rows = testRows(r.Stages)
 	if len(r.Notifications) > 0 {
 		rows = append(rows, []string{""}, []string{"CHANNEL", "STATUS", "TARGET", "ERROR"})
 		for _, n := range r.Notifications {
@@ -100,6 +124,38 @@ func writeRun(w io.Writer, r record.Run, now time.Time) error {
 		}
 	}
 	return table(w, rows...)
+}
+
+// writeFailures writes the messages of failed stages that the table has cut:
+// the cause, and what to do, are often at the end.
+func writeFailures(w io.Writer, stages []record.Stage) error {
+	for _, s := range stages {
+		if s.ErrorMessage == nil || cut(*s.ErrorMessage) == *s.ErrorMessage {
+			continue
+		}
+		if _, err := fmt.Fprintf(w, "\n%s:\n  %s\n", plain(s.StageName), strings.Join(wrapped(plain(*s.ErrorMessage)), "\n  ")); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// wrapped breaks a text between words into lines of at most shownMessage
+// characters; a longer word has a line of its own.
+func wrapped(text string) []string {
+	var lines []string
+	line, length := "", 0
+	for word := range strings.FieldsSeq(text) {
+		size := utf8.RuneCountInString(word)
+		if line != "" && length+1+size > shownMessage {
+			lines, line, length = append(lines, line), "", 0
+		}
+		if line != "" {
+			line, length = line+" ", length+1
+		}
+		line, length = line+word, length+size
+	}
+	return append(lines, line)
 }
 
 // testRows are what the test reports of the stages say, after an empty line.

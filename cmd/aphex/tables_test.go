@@ -7,8 +7,10 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/aphex-pipeline/aphex/internal/fault"
 	"github.com/aphex-pipeline/aphex/internal/kube/kubetest"
 	"github.com/aphex-pipeline/aphex/internal/record"
+	"github.com/aphex-pipeline/aphex/internal/store"
 )
 
 func at(minute int) time.Time { return time.Date(2026, 11, 24, 6, minute, 0, 0, time.UTC) }
@@ -25,10 +27,16 @@ func TestTables_RunsAndStages(t *testing.T) {
 		},
 	}
 	var out strings.Builder
-	require.NoError(t, writeRuns(&out, []record.Run{run, {WorkflowName: "shop-0", Status: record.Running, TriggeredAt: at(1)}}, at(2)))
+	require.NoError(t, writeRuns(&out, []record.Run{run, {WorkflowName: "shop-0", Status: record.Running, TriggeredAt: at(1)}}, at(2), false))
 	require.Equal(t, `RUN     COMMIT        BRANCH  STATUS   REASON       TRIGGERED            DURATION
 shop-1  abababababab  main    failed   StackFailed  2026-11-24 06:00:00  7m0s
 shop-0                -       running  -            2026-11-24 06:01:00  1m0s so far
+`, out.String())
+
+	out.Reset()
+	require.NoError(t, writeRuns(&out, []record.Run{run}, at(2), true))
+	require.Equal(t, `RUN     COMMIT        BRANCH  STATUS  REASON       TRIGGERED            DURATION  UID
+shop-1  abababababab  main    failed  StackFailed  2026-11-24 06:00:00  7m0s      u1
 `, out.String())
 
 	out.Reset()
@@ -39,6 +47,53 @@ shop-0                -       running  -            2026-11-24 06:01:00  1m0s so
 	require.Contains(t, out.String(), "build           succeeded  06:01:00  2m0s      -            "+strings.Repeat("ü", 100)+"…\n")
 	require.Contains(t, out.String(), "deploy-env-dev  failed     06:03:00  3m0s      StackFailed  deploy dev: resource Fn was rejected by  [31mLambda\n",
 		"nothing of another's words moves the terminal")
+}
+
+// What failed is told whole, however long: the cause is often at the end.
+func TestTables_FailuresAreToldWhole(t *testing.T) {
+	t.Parallel()
+	long := strings.Repeat("the stack could not be made, ", 8) + "since role " + strings.Repeat("r", 120) + "\x1b[1m may not. Ask its owner [StackFailed]"
+	short := "command 2 exited with 1 [CommandFailed]"
+	var out strings.Builder
+	require.NoError(t, writeRun(&out, record.Run{Status: record.Failed, TriggeredAt: at(0), Stages: []record.Stage{
+		{StageName: "build", Status: record.Failed, StartedAt: at(1), ErrorMessage: &short},
+		{StageName: "deploy-env-dev", Status: record.Failed, StartedAt: at(2), ErrorMessage: &long},
+		{StageName: "test-dev", Status: record.Failed, StartedAt: at(3), ErrorMessage: &short, Tests: &record.Tests{Failed: 1, FailedTests: []record.FailedTest{{Name: "t"}}}},
+	}}, at(4)))
+	_, below, found := strings.Cut(out.String(), "\n\ndeploy-env-dev:\n")
+	require.True(t, found, out.String())
+	message, tests, _ := strings.Cut(below, "\n\n")
+	require.Equal(t, strings.ReplaceAll(long, "\x1b", " "), strings.ReplaceAll(strings.TrimPrefix(message, "  "), "\n  ", " "))
+	for line := range strings.SplitSeq(message, "\n") {
+		require.True(t, len(line) <= shownMessage+2 || !strings.Contains(strings.TrimSpace(line), " "), line)
+	}
+	require.True(t, strings.HasPrefix(tests, "TESTS "), tests)
+	require.Equal(t, 2, strings.Count(out.String(), short), "what the table has whole is not repeated")
+}
+
+func TestWarnUnread(t *testing.T) {
+	t.Parallel()
+	var out strings.Builder
+	warnUnread(&out, []record.Unread{{UID: "u1", Name: "shop-1", TriggeredAt: at(1), Err: fault.Newf(fault.System, fault.StoreFailed, "read run.json", "", "no\nrecord\x1b[1m")}})
+	require.Equal(t, "warning: run shop-1 (UID u1, triggered 2026-11-24 06:01:00) is not listed: read run.json: no record [1m [StoreFailed]\n", out.String())
+}
+
+// TestRecordedAs: what the list of runs calls a run is enough to find it.
+func TestRecordedAs(t *testing.T) {
+	t.Parallel()
+	records := record.New(store.NewDir(t.TempDir()))
+	for uid, name := range map[string]string{"u1": "shop-1", "u2": "shop-2", "u3": "shop-2"} {
+		require.NoError(t, records.Begin(t.Context(), record.Run{WorkflowID: uid, WorkflowName: name, TriggeredAt: at(len(name) + int(uid[1]-'0'))}))
+	}
+	for name, want := range map[string]string{"shop-1": "u1", "u2": "u2", "never-recorded": "never-recorded"} {
+		uid, err := recordedAs(t.Context(), records, name)
+		require.NoError(t, err)
+		require.Equal(t, want, uid)
+	}
+	_, err := recordedAs(t.Context(), records, "shop-2")
+	require.Equal(t, fault.RunUnknown, fault.From(err).Reason)
+	require.ErrorContains(t, err, "2 runs have had this name, the latest first: u3, u2")
+	require.Contains(t, fault.From(err).Remedy, "UID")
 }
 
 func TestTables_Tests(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -15,8 +16,8 @@ import (
 
 const (
 	// indexPrefix is where each run has an empty object whose name sorts by
-	// the time of the trigger: runs themselves are found by UID only, and
-	// their prefix has every log and snapshot.
+	// the time of the trigger and has the run's UID and name: runs themselves
+	// are found by UID only, and their prefix has every log and snapshot.
 	indexPrefix = "index/runs/"
 	// indexTime sorts as text.
 	indexTime = "20060102T150405.000Z"
@@ -25,7 +26,68 @@ const (
 )
 
 func indexKey(run Run) string {
-	return indexPrefix + indexName(run.TriggeredAt, run.WorkflowID)
+	key := indexPrefix + indexName(run.TriggeredAt, run.WorkflowID)
+	if name := url.QueryEscape(run.WorkflowName); name != "" && len(name) <= maxIndexedName {
+		key += nameMark + name
+	}
+	return key
+}
+
+const (
+	// nameMark is between UID and name; no escaped name has it.
+	nameMark = "="
+	// maxIndexedName is more than any Workflow's name has; runs of `aphex task`
+	// with longer ones are found by UID, which is the name there.
+	maxIndexedName = 128
+)
+
+// indexed is what the index knows of a run.
+type indexed struct {
+	uid, name string
+	triggered time.Time
+}
+
+// index lists the runs, the first triggered first.
+func (r *Recorder) index(ctx context.Context) ([]indexed, error) {
+	listed, err := r.store.List(ctx, indexPrefix)
+	if err != nil {
+		return nil, fmt.Errorf("list the runs: %w", err)
+	}
+	runs := make([]indexed, 0, len(listed))
+	for _, object := range listed {
+		key := strings.TrimPrefix(object.Key, indexPrefix)
+		at, _, _ := strings.Cut(key, "_")
+		run := indexed{uid: uidOf(key)}
+		run.triggered, _ = time.Parse(indexTime, at) // of others it is not known
+		if n := strings.LastIndex(run.uid, nameMark); n >= 0 {
+			run.name, _ = url.QueryUnescape(run.uid[n+len(nameMark):]) // what is no name is nobody's
+			run.uid = run.uid[:n]
+		}
+		if last := len(runs) - 1; last >= 0 && runs[last].uid == run.uid {
+			runs = runs[:last] // an earlier version's entry, without the name
+		}
+		runs = append(runs, run)
+	}
+	return runs, nil
+}
+
+// Find returns the UIDs of the runs of that name, the latest first; a name that
+// is itself the UID of a run stands for that one.
+func (r *Recorder) Find(ctx context.Context, name string) ([]string, error) {
+	runs, err := r.index(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var found []string
+	for _, run := range slices.Backward(runs) {
+		switch name {
+		case run.uid:
+			return []string{run.uid}, nil
+		case run.name:
+			found = append(found, run.uid)
+		}
+	}
+	return found, nil
 }
 
 // indexName is the last part of a key in an index: names sort by the time at
@@ -54,24 +116,36 @@ func (r *Recorder) putRun(ctx context.Context, run Run) error {
 	return r.put(ctx, RunKey(run.WorkflowID), run)
 }
 
+// Unread is a run whose record is there and cannot be read.
+type Unread struct {
+	UID string
+	// Name is empty if it is not known.
+	Name        string
+	TriggeredAt time.Time
+	Err         error
+}
+
 // Runs returns the records of the runs triggered last, the latest first, at
-// most limit of them. Stages of runs that are under way are those recorded so
-// far.
-func (r *Recorder) Runs(ctx context.Context, limit int) ([]Run, error) {
-	listed, err := r.store.List(ctx, indexPrefix)
+// most limit of them, and those of the same runs that are damaged. Stages of
+// runs that are under way are those recorded so far.
+func (r *Recorder) Runs(ctx context.Context, limit int) ([]Run, []Unread, error) {
+	listed, err := r.index(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("list the runs: %w", err)
+		return nil, nil, err
 	}
 	listed = listed[max(len(listed)-limit, 0):]
 	slices.Reverse(listed)
-	found := make([]*Run, len(listed))
+	found, damage := make([]*Run, len(listed)), make([]error, len(listed))
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(readAtOnce)
-	for i, object := range listed {
-		uid := uidOf(strings.TrimPrefix(object.Key, indexPrefix))
+	for i, listed := range listed {
 		group.Go(func() error {
-			run, err := r.Show(ctx, uid)
-			if errors.Is(err, store.ErrNotFound) { // died in between, or was deleted
+			run, err := r.Show(ctx, listed.uid)
+			switch {
+			case errors.Is(err, store.ErrNotFound): // died in between, or was deleted
+				return nil
+			case errors.Is(err, store.ErrDamaged), errors.Is(err, errUnreadable):
+				damage[i] = err
 				return nil
 			}
 			found[i] = &run
@@ -79,15 +153,18 @@ func (r *Recorder) Runs(ctx context.Context, limit int) ([]Run, error) {
 		})
 	}
 	if err := group.Wait(); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	runs := make([]Run, 0, len(found))
-	for _, run := range found {
-		if run != nil {
+	runs, unread := make([]Run, 0, len(found)), []Unread(nil)
+	for i, run := range found {
+		switch {
+		case run != nil:
 			runs = append(runs, *run)
+		case damage[i] != nil:
+			unread = append(unread, Unread{UID: listed[i].uid, Name: listed[i].name, TriggeredAt: listed[i].triggered, Err: damage[i]})
 		}
 	}
-	return runs, nil
+	return runs, unread, nil
 }
 
 // Show reads a run's record; one that is not complete has the stages and

@@ -2,6 +2,8 @@ package record
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -30,21 +32,75 @@ func TestRuns_TheLatestFirst(t *testing.T) {
 	_, err = bucket.Put(t.Context(), indexKey(Run{WorkflowID: "lost", TriggeredAt: begin.Add(2 * time.Hour)}), strings.NewReader(""), store.PutOptions{})
 	require.NoError(t, err)
 
-	runs, err := r.Runs(t.Context(), 4)
+	runs, unread, err := r.Runs(t.Context(), 4)
 	require.NoError(t, err)
 	var ids []string
 	for _, run := range runs {
 		ids = append(ids, run.WorkflowID)
 	}
 	require.Equal(t, []string{"u11", "u10", "u9"}, ids)
+	require.Empty(t, unread)
 	require.Len(t, runs[0].Stages, 1, "stages of a run under way are those so far")
 	require.Equal(t, Succeeded, runs[1].Status)
 
-	all, err := r.Runs(t.Context(), 100)
+	all, _, err := r.Runs(t.Context(), 100)
 	require.NoError(t, err)
 	require.Len(t, all, 12)
 	_, err = r.Show(t.Context(), "none")
 	require.ErrorIs(t, err, store.ErrNotFound)
+}
+
+func TestRuns_OneThatIsDamagedHidesNoOther(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	bucket := store.NewDir(dir)
+	r := New(bucket)
+	begin := time.Date(2026, 11, 24, 6, 0, 0, 0, time.UTC)
+	for i := range 5 {
+		require.NoError(t, r.Begin(t.Context(), Run{WorkflowID: fmt.Sprintf("u%d", i), WorkflowName: fmt.Sprintf("shop-%d", i), TriggeredAt: begin.Add(time.Duration(i) * time.Minute)}))
+	}
+	require.NoError(t, os.WriteFile(filepath.Join(dir, RunKey("u1")), []byte("{}"), 0o600)) // behind the store's back
+	_, err := bucket.Put(t.Context(), RunKey("u2"), strings.NewReader("{"), store.PutOptions{})
+	require.NoError(t, err)
+	_, err = bucket.Put(t.Context(), StageKey("u3", "build", ""), strings.NewReader("[]"), store.PutOptions{})
+	require.NoError(t, err)
+
+	runs, unread, err := r.Runs(t.Context(), 4)
+	require.NoError(t, err)
+	require.Len(t, runs, 1)
+	require.Equal(t, "u4", runs[0].WorkflowID)
+	require.Len(t, unread, 3)
+	for n, want := range []string{"3", "2", "1"} {
+		require.Equal(t, []string{"u" + want, "shop-" + want}, []string{unread[n].UID, unread[n].Name})
+		require.ErrorIs(t, unread[n].Err, &fault.Fault{Reason: fault.StoreFailed})
+	}
+	require.Equal(t, begin.Add(time.Minute), unread[2].TriggeredAt)
+}
+
+func TestFind_ByNameAndUID(t *testing.T) {
+	t.Parallel()
+	bucket := store.NewDir(t.TempDir())
+	r := New(bucket)
+	begin := time.Date(2026, 11, 24, 6, 0, 0, 0, time.UTC)
+	names := map[string]string{"u1": "shop", "u2": "shop-1", "u3": "shop", "a_b=c": "a_b=c"}
+	for uid, name := range names {
+		require.NoError(t, r.Begin(t.Context(), Run{WorkflowID: uid, WorkflowName: name, TriggeredAt: begin.Add(time.Duration(uid[1]) * time.Minute)}))
+	}
+	// Of a run whose name the index does not have, and of one that has it twice.
+	for _, name := range []string{"old", "u2"} {
+		_, err := bucket.Put(t.Context(), indexPrefix+indexName(begin.Add('2'*time.Minute), name), strings.NewReader(""), store.PutOptions{})
+		require.NoError(t, err)
+	}
+	for name, want := range map[string][]string{
+		"shop": {"u3", "u1"}, "shop-1": {"u2"}, "u1": {"u1"}, "old": {"old"}, "a_b=c": {"a_b=c"}, "sho": nil,
+	} {
+		found, err := r.Find(t.Context(), name)
+		require.NoError(t, err)
+		require.Equal(t, want, found, name)
+	}
+	runs, _, err := r.Runs(t.Context(), 10)
+	require.NoError(t, err)
+	require.Len(t, runs, len(names), "each once")
 }
 
 func TestEvents_ByStackAndEnvironment(t *testing.T) {
@@ -86,7 +142,7 @@ func TestEvents_AsManyAsAreKeptAreReadBack(t *testing.T) {
 	_, err = store.NewDir(dir).Put(t.Context(), key, strings.NewReader(`"`+strings.Repeat("x", maxRecordBytes)+`"`), store.PutOptions{})
 	require.NoError(t, err)
 	_, err = r.Events(t.Context(), "u1", "api")
-	require.ErrorContains(t, err, "read "+key+": it is larger than the 16 MiB")
+	require.ErrorContains(t, err, "read "+key+": this is no record: it is larger than the 16 MiB")
 }
 
 func TestShow_SaysWhatCannotBeRead(t *testing.T) {

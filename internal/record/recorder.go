@@ -28,8 +28,12 @@ type objects interface {
 // of a stack may be 4,000, each with a reason of a KiB.
 const maxRecordBytes = 16 << 20
 
-// errTooLarge is a record that nobody could read back.
-var errTooLarge = errors.New("the record is too large")
+var (
+	// errTooLarge is a record that nobody could read back.
+	errTooLarge = errors.New("the record is too large")
+	// errUnreadable is an object that is no record.
+	errUnreadable = errors.New("this is no record")
+)
 
 // Recorder writes the records of runs. Its methods are safe for concurrent use
 // on different stages.
@@ -199,5 +203,5 @@ func (r *Recorder) read(ctx context.Context, key string, v any) (version string,
 
 func unreadable(key string, err error) error {
 	return fault.Wrap(fault.System, fault.StoreFailed, "read "+key,
-		"Bring back an earlier version of the object, or delete it", err)
+		"Bring back an earlier version of the object, or delete it", fmt.Errorf("%w: %w", errUnreadable, err))
 }

@@ -109,7 +109,7 @@ func checkRecords(t *testing.T, r *record.Recorder) {
 	known := func(err error) bool { return errors.Is(err, &fault.Fault{Reason: fault.StoreFailed}) }
 	shown, err := r.Show(t.Context(), "u")
 	require.True(t, err == nil || known(err), "%v", err)
-	all, listErr := r.Runs(t.Context(), 10)
+	all, _, listErr := r.Runs(t.Context(), 10)
 	require.True(t, listErr == nil || known(listErr), "%v", listErr)
 	if err == nil && listErr == nil {
 		require.NotEmpty(t, all)
