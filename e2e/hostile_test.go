@@ -1,6 +1,10 @@
 package e2e
 
 import (
+	"archive/tar"
+	"errors"
+	"fmt"
+	"io"
 	"maps"
 	"os"
 	"path/filepath"
@@ -9,8 +13,13 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/klauspost/compress/zstd"
 	"github.com/stretchr/testify/require"
 
+	"github.com/aphex-pipeline/aphex/e2e/aws"
+	"github.com/aphex-pipeline/aphex/e2e/lab"
+	"github.com/aphex-pipeline/aphex/internal/cache"
 	"github.com/aphex-pipeline/aphex/internal/fault"
 	"github.com/aphex-pipeline/aphex/internal/pipeline"
 	"github.com/aphex-pipeline/aphex/internal/record"
@@ -60,8 +69,12 @@ func TestHostileCommands(t *testing.T) {
 		delete(rows, name)
 	}
 	p, _, ledger := newSmall(t, l, "hostile")
-	cfg := config([]string{". ./ledger.sh; did build", ". ./hostile.sh"}, dev("hostile", "bash hostile-later.sh", ". ./ledger.sh; did test"))
-	write := map[string]string{pipeline.DefaultFile: cfg}
+	cfg := config([]string{". ./ledger.sh; did build", ". ./hostile.sh"}, dev("hostile", "bash hostile-later.sh", ". ./ledger.sh; did test")) +
+		"cache: [{paths: [cached], key: [hostile.sh]}]\n"
+	cfg = strings.Replace(cfg, "build:\n", fmt.Sprintf("build:\n  env: {HOSTILE_API: %q, HOSTILE_NODE: %q}\n",
+		clusterAddress(t, l, "service", "kubernetes", "{.spec.clusterIP}"),
+		clusterAddress(t, l, "node", "", `{.items[0].status.addresses[?(@.type=="InternalIP")].address}`)), 1)
+	write := map[string]string{pipeline.DefaultFile: cfg, "victim/file": "of the commit"}
 	for _, name := range []string{"hostile.sh", "hostile-later.sh"} {
 		text, err := os.ReadFile(filepath.Join("testdata", name))
 		require.NoError(t, err)
@@ -72,9 +85,71 @@ func TestHostileCommands(t *testing.T) {
 	_, status := finish(t, p, commit)
 	require.Equal(t, "Succeeded", status.Phase, "%+v", status)
 	found := said(object(t, l, status.Node("build").Output("log-url")), object(t, l, status.Node("test-dev").Output("log-url")))
+	if strings.Contains(status.Node("build").Message, " 1 artifact,") {
+		found["links-in-artifacts"] = "contained"
+	}
+	base := "s3://" + p.Installation.Bucket + "/"
+	found["links-in-snapshot"] = packed(t, object(t, l, base+record.SnapshotKey(status.UID)), "root-of-all", "up", "cdk.out", "victim")
+	cached := keysBelow(t, l, p.Installation.Bucket, cache.Prefix(p.Installation.Pipeline, "main"))
+	require.Len(t, cached, 1)
+	found["links-in-cache"] = packed(t, object(t, l, base+cached[0]), "source/cached/passwd", "source/cached/folder")
 	require.Equal(t, rows, found)
 	require.Equal(t, map[string]int{"build": 1, "synth": 1, "test": 1}, ledger.ran())
-	require.Contains(t, status.Node("build").Message, " 1 artifact,", "links are not published")
+}
+
+// clusterAddress is an address that hostile code would have to guess.
+func clusterAddress(t *testing.T, l *lab.Lab, kind, name, path string) string {
+	t.Helper()
+	args := []string{"get", kind, "-n", "default", "-o", "jsonpath=" + path}
+	if name != "" {
+		args = slices.Insert(args, 2, name)
+	}
+	address, err := l.Kubectl(t.Context(), nil, args...)
+	require.NoError(t, err)
+	require.NotEmpty(t, address)
+	return address
+}
+
+// keysBelow are the keys of a bucket that begin with prefix.
+func keysBelow(t *testing.T, l *lab.Lab, bucket, prefix string) []string {
+	t.Helper()
+	client := s3.NewFromConfig(l.AWS.Config(aws.AccountTools, "eu-west-1"), func(o *s3.Options) { o.UsePathStyle = true })
+	listed, err := client.ListObjectsV2(t.Context(), &s3.ListObjectsV2Input{Bucket: &bucket, Prefix: &prefix})
+	require.NoError(t, err)
+	var keys []string
+	for _, item := range listed.Contents {
+		keys = append(keys, *item.Key)
+	}
+	return keys
+}
+
+// packed is contained if the archive has these links as links, and of the
+// worker's own files nothing.
+func packed(t *testing.T, archive string, links ...string) string {
+	t.Helper()
+	unpacked, err := zstd.NewReader(strings.NewReader(archive))
+	require.NoError(t, err)
+	defer unpacked.Close()
+	var found []string
+	in := tar.NewReader(unpacked)
+	for {
+		h, err := in.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		require.NoError(t, err)
+		content, err := io.ReadAll(in)
+		require.NoError(t, err)
+		if strings.Contains(string(content), "root:x:0:0:") {
+			return "limit"
+		}
+		// A snapshot has a folder of its own around the paths.
+		if n := slices.IndexFunc(links, func(link string) bool { return h.Name == link || strings.HasSuffix(h.Name, "/"+link) }); n >= 0 && h.Typeflag == tar.TypeSymlink {
+			found = append(found, links[n])
+		}
+	}
+	require.ElementsMatch(t, links, found)
+	return "contained"
 }
 
 // TestHostileCommands_ThatKillTheWorker: the build fails and says so; the

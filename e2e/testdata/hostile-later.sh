@@ -15,3 +15,14 @@ refused shell-profile test -e "$HOME/poisoned-by-profile"
 refused programs-in-path test -e "$HOME/poisoned-by-path"
 refused git-hooks test -e "$HOME/poisoned-by-hook"
 refused files-in-home test -e "$HOME/.npmrc"
+refused git-folder sh -c 'test -e .git/hooks/post-checkout || git config --local core.fsmonitor'
+refused write-through-links test -e "$HOME/outside/file"
+refused app-output-link sh -c '! test -L cdk.out'
+
+# Scripts that the build has planted, of which a settings file in HOME would
+# make something else.
+npm_config_userconfig=/dev/null npm install --offline --no-audit --no-fund > /dev/null 2>&1
+refused npm-scripts test -e npm-environment
+if [ -e npm-environment ]; then
+  refused npm-script-credentials grep -Eq '^(AWS_(ACCESS|SECRET|SESSION|ROLE|WEB|CONTAINER_AUTHORIZATION)|ARGO_|APHEX_GIT|APHEX_BUCKET|KUBERNETES_)' npm-environment
+fi

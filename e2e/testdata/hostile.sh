@@ -52,14 +52,19 @@ status plugin-without-token "403 nobody" "$(answers POST http://127.0.0.1:4355/a
 status plugin-large-request "403 413 nobody" "$(answers POST http://127.0.0.1:4355/api/v1/template.execute large.json)"
 status plugin-other-paths "403 404 200 nobody" "$(answers GET http://127.0.0.1:4355/debug/pprof/)"
 rm -f small.json large.json
-api=$(sed -n 's/^nameserver \([0-9]*\.[0-9]*\.[0-9]*\)\..*/\1.1/p' /etc/resolv.conf | head -n 1)
-status kubernetes-api "401 403 nobody" "$(answers GET "https://${api:-10.96.0.1}/api/v1/namespaces/default/secrets")"
-status kubelet "401 403 nobody" "$(answers GET "https://$(ip -4 route 2>/dev/null | awk '/default/ {print $3}'):10250/pods")"
+# Both addresses are given, so that the tries meet somebody. They are easily
+# guessed: the first of the Services' range, and the pod's default route.
+status kubernetes-api "401 403" "$(answers GET "https://$HOSTILE_API/api/v1/namespaces/default/secrets")"
+status kubelet "401 403" "$(answers GET "https://$HOSTILE_NODE:10250/pods")"
 
 # Becoming somebody else
 refused root-by-sudo sh -c 'sudo -n true || su -c true'
-refused set-user-id sh -c 'cp "$(command -v id)" ./id && chmod u+s ./id && [ "$(./id -u)" = 0 ]'
-rm -f id
+# The bit of a file of one's own gives nobody's rights, so one of another user
+# is looked for, and whether this process could gain anything from it.
+refused set-user-id sh -c 'find / -path /proc -prune -o -type f -perm /6000 ! -user "$(id -u)" -print 2>/dev/null | grep -q .'
+refused new-privileges grep -Eq '^NoNewPrivs:[[:space:]]*0$' /proc/self/status
+refused user-namespace unshare --user --map-root-user mount -t tmpfs tmpfs /mnt
+refused enter-namespaces nsenter --target 1 --mount --pid true
 refused mount mount -t tmpfs tmpfs /mnt
 refused device mknod disk b 8 0
 refused kernel-settings sh -c 'echo 1 > /proc/sys/kernel/panic'
@@ -69,17 +74,38 @@ refused trace-the-worker python3 -c 'import ctypes, sys; sys.exit(0 if ctypes.CD
 
 # The binary and the socket of the worker
 refused replace-the-binary sh -c 'echo x > /aphex/bin/aphex || mv /aphex/bin/aphex /aphex/bin/other'
-if python3 -c 'import socket; socket.socket(socket.AF_UNIX).connect("/aphex/run/worker.sock")' 2> /dev/null; then limit worker-socket; else contained worker-socket; fi
+# Whoever is answered at all, if only that it made a mistake, is let in.
+say worker-socket "$(python3 - <<'PY'
+import socket
+worker = socket.socket(socket.AF_UNIX)
+worker.settimeout(10)
+worker.connect("/aphex/run/worker.sock")
+try:
+    worker.sendall(b"GET / HTTP/1.1\r\nHost: worker\r\n\r\n")
+    answer = worker.recv(1)
+except OSError:
+    answer = b""
+print("limit" if answer else "contained")
+PY
+)"
+refused worker-socket-place sh -c 'mv /aphex/run/worker.sock /aphex/run/mine && mv /aphex/run/mine /aphex/run/worker.sock'
 
 # Staying, and escaping by names
 setsid sh -c 'exec env -i sleep 987' > /dev/null 2>&1 &
 (cd / && env -i setsid sleep 988 > /dev/null 2>&1 &)
 ln -s / root-of-all
 ln -s ../../.. up
-mkdir -p artifacts
+ln -s / cdk.out
+mkdir -p artifacts cached
 ln -s /etc/passwd artifacts/passwd
 ln -s "$PWD/../../etc" artifacts/folder
 echo built > artifacts/product
+ln -s /etc/passwd cached/passwd
+ln -s ../../../etc cached/folder
+# A folder of the commit leads elsewhere, where a later stage's files would go.
+rm -rf victim
+mkdir -p "$HOME/outside"
+ln -s "$HOME/outside" victim
 
 # Poison for later stages
 export POISON=1 BASH_ENV="$PWD/poison.sh"
@@ -93,5 +119,7 @@ printf '. "$HOME/x"; touch "$HOME/poisoned-by-profile"\n' | tee "$HOME/.bashrc" 
 mkdir -p .git/hooks
 printf '#!/bin/sh\ntouch "$HOME/poisoned-by-hook"\n' > .git/hooks/post-checkout
 chmod +x .git/hooks/post-checkout
+printf '[core]\n\tfsmonitor = %s/evil/git\n' "$PWD" >> .git/config
 printf '[core]\n\thooksPath = %s/evil\n' "$PWD" > "$HOME/.gitconfig"
 printf 'script-shell=%s/evil/git\n' "$PWD" > "$HOME/.npmrc"
+printf '{"name": "planted", "version": "1.0.0", "scripts": {"preinstall": "env >npm-environment"}}' > package.json
