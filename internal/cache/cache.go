@@ -94,6 +94,10 @@ type item struct {
 	// key is where builds of the branch keep it, shared where those of the
 	// deployed branch do; empty if that is the same, or not known.
 	key, shared string
+	// there says that key has an object, which was not restored. damaged is its
+	// version if no build can restore it: the build's replaces it.
+	there   bool
+	damaged string
 }
 
 // Scope says whose build it is.
@@ -119,7 +123,7 @@ func (k *Keeper) Restore(ctx context.Context, scope Scope, list []pipeline.Cache
 			b.warn(name, "is not used", err)
 			continue
 		}
-		if !b.restore(ctx, next) {
+		if !b.restore(ctx, &next) {
 			b.missing = append(b.missing, next)
 		}
 	}
@@ -178,8 +182,9 @@ func Prefix(pipeline, branch string) string {
 	return "cache/" + pipeline + "/" + hex.EncodeToString(sum[:8]) + "/"
 }
 
-// restore reports whether the cache was there and is in place.
-func (b *Build) restore(ctx context.Context, next item) bool {
+// restore reports whether the cache was there and is in place. One at the
+// branch's own place that can never be used is noted, to be replaced.
+func (b *Build) restore(ctx context.Context, next *item) bool {
 	ctx, cancel := context.WithTimeout(ctx, timeLimit)
 	defer cancel()
 	for _, key := range []string{next.key, next.shared} {
@@ -193,6 +198,10 @@ func (b *Build) restore(ctx context.Context, next item) bool {
 		}
 		if err != nil {
 			b.warn(next.name, "is not restored", err)
+			if key == next.key {
+				next.there = true
+				next.damaged = versionOf(err)
+			}
 			if err := b.keeper.cfg.Worker.Remove(ctx, ".", next.paths); err != nil {
 				b.warn(next.name, "may be there in part", err)
 			}
@@ -223,12 +232,20 @@ func (b *Build) keep(ctx context.Context, next item) {
 	switch {
 	case errors.Is(err, errNothing):
 		b.say("cache %s: there is nothing to keep", next.name)
+	case errors.Is(err, store.ErrExists) && next.there:
+		b.say("cache %s: the one that could not be restored is there and stays", next.name)
+	case errors.Is(err, store.ErrChanged):
+		b.say("cache %s: the damaged one has been replaced or removed meanwhile", next.name)
 	case errors.Is(err, store.ErrExists):
 		b.say("cache %s: another build has kept it meanwhile", next.name)
 	case err != nil:
 		b.warn(next.name, "is not kept", err)
 	default:
-		b.say("cache %s: kept %s in %s", next.name, bytesize.Format(content), time.Since(began).Round(time.Millisecond))
+		instead := ""
+		if next.damaged != "" {
+			instead = " in place of the damaged one"
+		}
+		b.say("cache %s: kept %s%s in %s", next.name, bytesize.Format(content), instead, time.Since(began).Round(time.Millisecond))
 	}
 }
 

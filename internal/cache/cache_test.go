@@ -263,6 +263,86 @@ func TestCache_SecretsAreNotKept(t *testing.T) {
 	require.Contains(t, b.log.String(), "there is nothing to keep")
 }
 
+// damage changes a byte of the only cache, behind the bucket's back.
+func (b *bench) damage() {
+	b.t.Helper()
+	path := filepath.Join(b.dir, filepath.FromSlash(b.keys()[0]))
+	content, err := os.ReadFile(path)
+	require.NoError(b.t, err)
+	content[len(content)/2] ^= 1
+	require.NoError(b.t, os.WriteFile(path, content, 0o600))
+}
+
+// What no build can restore is replaced by what the next one makes.
+func TestCache_DamagedObjectIsReplaced(t *testing.T) {
+	t.Parallel()
+	for name, damage := range map[string]func(b *bench){
+		"bytes": (*bench).damage,
+		"no digest": func(b *bench) {
+			require.NoError(b.t, os.RemoveAll(filepath.Join(b.dir, ".aphex/meta")))
+		},
+		"another's object": func(b *bench) {
+			_, err := b.objects.Put(b.t.Context(), b.keys()[0], strings.NewReader("no archive at all"), store.PutOptions{})
+			require.NoError(b.t, err)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newBench(t)
+			b.build(b.install)
+			damage(b)
+			b.build(b.install)
+			require.Contains(t, b.log.String(), "is not restored: ")
+			require.Contains(t, b.log.String(), "kept 8 B in place of the damaged one in ")
+			b.build(func(string) {})
+			require.Contains(t, b.log.String(), "restored 8 B")
+			require.Len(t, b.keys(), 1)
+		})
+	}
+}
+
+// A good one is never changed, also if it takes the place of a damaged one
+// while the build is at work.
+func TestCache_OneThatWasReplacedMeanwhileIsLeftAlone(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.build(b.install)
+	b.damage()
+	b.build(func(root string) {
+		b.install(root)
+		faster := &bench{t: t, objects: b.objects, dir: b.dir, scope: b.scope, lock: b.lock, list: b.list}
+		faster.build(func(root string) { faster.write(root, "home/.npm/by", "the faster one") })
+		require.Contains(t, faster.log.String(), "in place of the damaged one")
+	})
+	require.Contains(t, b.log.String(), "the damaged one has been replaced or removed meanwhile")
+	root := b.build(func(string) {})
+	require.FileExists(t, filepath.Join(root, "home/.npm/by"))
+}
+
+// unreachable is a bucket that cannot be read.
+type unreachable struct{ *store.Dir }
+
+func (unreachable) Get(context.Context, string) (io.ReadCloser, store.Object, error) {
+	return nil, store.Object{}, errAway
+}
+
+// What could not be read may be good.
+func TestCache_OneThatCouldNotBeReadStays(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.build(b.install)
+	p := pod.New(t, pod.Config{})
+	b.log.Reset()
+	keeper := cache.New(cache.Config{Worker: p.Worker, Store: unreachable{b.objects}, Commit: files{"package-lock.json": b.lock}, DeployedBranch: "main"})
+	build := keeper.Restore(t.Context(), b.scope, b.list, nil, &b.log)
+	b.write(p.Root, "home/.npm/by", "another")
+	build.Keep(t.Context())
+	require.Contains(t, b.log.String(), "the one that could not be restored is there and stays")
+	root := b.build(func(string) {})
+	require.NoFileExists(t, filepath.Join(root, "home/.npm/by"))
+	require.Contains(t, b.log.String(), "restored 8 B")
+}
+
 // away is a bucket that does not answer.
 type away struct{}
 
