@@ -150,12 +150,14 @@ func newRunSchema() *cobra.Command {
 }
 
 func newEvents() *cobra.Command {
-	f := recordFlags{}
+	f, tries := recordFlags{}, false
 	cmd := &cobra.Command{
 		Use:   "events RUN [STACK]",
 		Short: "Print what CloudFormation said about a stack during a run",
 		Long: `Prints the events of one stack, or of all stacks, that a run deployed, nested
 stacks included, in the order they happened. A stack that was as wanted has none.
+Of a stack that was deployed again, by a retry, they are those of the last time;
+with --tries those of every time.
 
 RUN is the name of the Workflow; of one that has been removed, its name or UID
 with --pipeline.
@@ -171,7 +173,11 @@ with --pipeline.
 				return err
 			}
 			stack := append(args, "")[1]
-			events, err := records.Events(cmd.Context(), uid, stack)
+			read := records.Events
+			if tries {
+				read = records.TriedEvents
+			}
+			events, err := read(cmd.Context(), uid, stack)
 			if err != nil {
 				return err
 			}
@@ -185,6 +191,7 @@ with --pipeline.
 		},
 	}
 	f.register(cmd, ofRun)
+	cmd.Flags().BoolVar(&tries, "tries", false, "the events of every try, the first one first")
 	return cmd
 }
 

@@ -186,6 +186,9 @@ func testRows(stages []record.Stage) [][]string {
 func writeEvents(w io.Writer, all []record.Events) error {
 	for i, stack := range all {
 		head := fmt.Sprintf("%s in %s (account %s, %s)", stack.Stack, stack.Environment, stack.Account, stack.Region)
+		if stack.Epoch != "" {
+			head += fmt.Sprintf(", try of %s, attempt %d", stack.Epoch, stack.Attempt)
+		}
 		if i > 0 {
 			head = "\n" + head
 		}
@@ -193,14 +196,17 @@ func writeEvents(w io.Writer, all []record.Events) error {
 			return err
 		}
 		rows := [][]string{{"TIME", "STATUS", "TYPE", "LOGICAL ID", "REASON"}}
-		for _, e := range stack.Events {
+		for n, e := range stack.Events {
+			if stack.Omitted > 0 && n == stack.OmittedAfter {
+				rows = append(rows, []string{"…", "…", "…", "…", fmt.Sprintf("%d were left out", stack.Omitted)})
+			}
 			id := e.LogicalID
 			if e.Path != "" {
 				id += " (" + e.Path + ")"
 			}
 			rows = append(rows, []string{e.Time.UTC().Format(time.DateTime), e.Status, e.Type, id, e.Reason})
 		}
-		if stack.Truncated {
+		if stack.Truncated && stack.Omitted == 0 { // of an earlier version
 			rows = append(rows, []string{"…", "later ones were left out"})
 		}
 		if err := table(w, rows...); err != nil {

@@ -159,6 +159,24 @@ TIME  STATUS  TYPE  LOGICAL ID  REASON
 `, out.String())
 }
 
+func TestTables_EventsThatWereLeftOut(t *testing.T) {
+	t.Parallel()
+	event := func(minute int, status string) record.Event {
+		return record.Event{Time: at(minute), Status: status, Type: "T", LogicalID: "P", Reason: "r"}
+	}
+	var out strings.Builder
+	require.NoError(t, writeEvents(&out, []record.Events{{
+		Environment: "dev", Account: "111111111111", Region: "eu-west-1", Stack: "api", Epoch: "2026-11-24T06:00:00Z", Attempt: 2,
+		Truncated: true, Omitted: 7, OmittedAfter: 1, Events: []record.Event{event(1, "CREATE_IN_PROGRESS"), event(9, "CREATE_FAILED")},
+	}}))
+	require.Equal(t, `api in dev (account 111111111111, eu-west-1), try of 2026-11-24T06:00:00Z, attempt 2
+TIME                 STATUS              TYPE  LOGICAL ID  REASON
+2026-11-24 06:01:00  CREATE_IN_PROGRESS  T     P           r
+…                    …                   …     …           7 were left out
+2026-11-24 06:09:00  CREATE_FAILED       T     P           r
+`, out.String())
+}
+
 // TestRecordFlags_FindTheBucket: the run's label leads to the installation,
 // which leads to the bucket.
 func TestRecordFlags_FindTheBucket(t *testing.T) {

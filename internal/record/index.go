@@ -190,10 +190,17 @@ type Events struct {
 	Account       string `json:"account"`
 	Region        string `json:"region"`
 	Stack         string `json:"stack"`
-	// Events are in the order they happened. Truncated says that later ones
-	// were left out.
-	Events    []Event `json:"events"`
-	Truncated bool    `json:"truncated,omitempty"`
+	// Epoch and Attempt tell the tries of the stage apart; records of earlier
+	// versions lack them.
+	Epoch   string `json:"epoch,omitempty"`
+	Attempt int    `json:"attempt,omitempty"`
+	// Events are in the order they happened. Truncated says that some were
+	// left out: Omitted ones after the first OmittedAfter, or later ones in
+	// records of earlier versions, which have neither.
+	Events       []Event `json:"events"`
+	Truncated    bool    `json:"truncated,omitempty"`
+	Omitted      int     `json:"omitted,omitempty"`
+	OmittedAfter int     `json:"omitted_after,omitempty"`
 }
 
 // Event is one step of a resource.
@@ -216,16 +223,39 @@ func EventsKey(uid, environment, stack string) string {
 	return eventsPrefix(uid) + environment + "/" + stack + ".json"
 }
 
-// PutEvents stores the events of a stack.
-func (r *Recorder) PutEvents(ctx context.Context, e Events) error {
-	e.SchemaVersion = SchemaVersion
-	return r.put(ctx, EventsKey(e.WorkflowID, e.Environment, e.Stack), e)
+// triesPrefix is the common prefix of what is kept of each try of a run.
+func triesPrefix(uid string) string { return "runs/" + uid + "/tries/" }
+
+// triedEventsKey is the object key of the events of one try, which no other
+// try replaces. Keys sort by the time of the tries.
+func triedEventsKey(e Events) string {
+	return fmt.Sprintf("%s%s_%03d/events/%s/%s.json", triesPrefix(e.WorkflowID), url.PathEscape(e.Epoch), e.Attempt, e.Environment, e.Stack)
 }
 
-// Events returns what is recorded of stack, in every environment that has one
-// of that name, or of all stacks if stack is empty.
+// PutEvents stores the events of a stack: as the latest, and as those of their
+// try.
+func (r *Recorder) PutEvents(ctx context.Context, e Events) error {
+	e.SchemaVersion = SchemaVersion
+	var err error
+	if e.Epoch != "" {
+		err = r.put(ctx, triedEventsKey(e), e)
+	}
+	return errors.Join(err, r.put(ctx, EventsKey(e.WorkflowID, e.Environment, e.Stack), e))
+}
+
+// Events returns the latest that is recorded of stack, in every environment
+// that has one of that name, or of all stacks if stack is empty.
 func (r *Recorder) Events(ctx context.Context, uid, stack string) ([]Events, error) {
-	listed, err := r.store.List(ctx, eventsPrefix(uid))
+	return r.eventsBelow(ctx, eventsPrefix(uid), stack)
+}
+
+// TriedEvents is Events for every try, the first one first.
+func (r *Recorder) TriedEvents(ctx context.Context, uid, stack string) ([]Events, error) {
+	return r.eventsBelow(ctx, triesPrefix(uid), stack)
+}
+
+func (r *Recorder) eventsBelow(ctx context.Context, prefix, stack string) ([]Events, error) {
+	listed, err := r.store.List(ctx, prefix)
 	if err != nil {
 		return nil, fmt.Errorf("list the events: %w", err)
 	}

@@ -124,6 +124,31 @@ func TestEvents_ByStackAndEnvironment(t *testing.T) {
 	require.Empty(t, found)
 }
 
+func TestEvents_OfEveryTry(t *testing.T) {
+	t.Parallel()
+	r := New(store.NewDir(t.TempDir()))
+	put := func(epoch string, attempt int, stack, status string) {
+		require.NoError(t, r.PutEvents(t.Context(), Events{
+			WorkflowID: "u1", Environment: "dev", Stack: stack, Epoch: epoch, Attempt: attempt, Events: []Event{{Status: status}},
+		}))
+	}
+	put("2026-11-24T06:00:00Z", 2, "api", "CREATE_FAILED")
+	put("2026-11-24T06:00:00Z", 10, "api", "ROLLBACK_FAILED")
+	put("2026-11-24T07:00:00Z", 1, "web", "CREATE_COMPLETE")
+	put("2026-11-24T07:00:00Z", 1, "api", "UPDATE_COMPLETE")
+	statuses := func(events []Events, err error) (found []string) {
+		require.NoError(t, err)
+		for _, e := range events {
+			found = append(found, e.Events[0].Status)
+		}
+		return found
+	}
+	require.Equal(t, []string{"UPDATE_COMPLETE"}, statuses(r.Events(t.Context(), "u1", "api")))
+	require.Equal(t, []string{"CREATE_FAILED", "ROLLBACK_FAILED", "UPDATE_COMPLETE"}, statuses(r.TriedEvents(t.Context(), "u1", "api")))
+	require.Len(t, statuses(r.TriedEvents(t.Context(), "u1", "")), 4)
+	require.Empty(t, statuses(r.TriedEvents(t.Context(), "u2", "")))
+}
+
 func TestEvents_AsManyAsAreKeptAreReadBack(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

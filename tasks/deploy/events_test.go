@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"strconv"
 	"strings"
 	"testing"
@@ -33,7 +34,7 @@ func TestStoreEvents(t *testing.T) {
 	var out bytes.Buffer
 	d := &deployment{
 		stage: New(Config{Events: k, Redact: func(s string) string { return strings.ReplaceAll(s, "s3cret", "***") }}),
-		req:   task.Request{Run: task.Run{UID: "u1"}}, env: task.Env{Output: &out},
+		req:   task.Request{Run: task.Run{UID: "u1", Epoch: "e1"}, Attempt: 2}, env: task.Env{Output: &out},
 		target: pipeline.Environment{Name: "dev", Account: "111111111111", Region: "eu-west-1"},
 	}
 	said := newEvents()
@@ -49,14 +50,42 @@ func TestStoreEvents(t *testing.T) {
 	require.Equal(t, "value *** is no good", k.events[0].Events[0].Reason)
 	require.Equal(t, []string{"u1", "dev", "api"}, []string{k.events[0].WorkflowID, k.events[0].Environment, k.events[0].Stack})
 
-	for i := range maxEvents + 10 {
-		said.add(cfn.Event{LogicalID: strconv.Itoa(i)})
-	}
+	require.Equal(t, []any{"e1", 2}, []any{k.events[0].Epoch, k.events[0].Attempt})
+	require.False(t, k.events[0].Truncated)
+
 	k.err = errors.New("no bucket")
 	d.storeEvents(t.Context(), "api", said)
-	require.Len(t, k.events[1].Events, maxEvents)
-	require.True(t, k.events[1].Truncated)
 	require.Contains(t, out.String(), "the events of api could not be kept: no bucket")
+}
+
+// The beginning and the end are kept, which is where a failure is.
+func TestStoreEvents_LeavesOutWhatIsBetween(t *testing.T) {
+	t.Parallel()
+	const room = firstEvents + lastEvents
+	for _, n := range []int{1, firstEvents, room - 1, room, room + 1, room + lastEvents, room + lastEvents + 7} {
+		k := &kept{}
+		d := &deployment{stage: New(Config{Events: k}), env: task.Env{Output: io.Discard}}
+		said := newEvents()
+		var want []string
+		for i := range n {
+			id := strconv.Itoa(i)
+			said.add(cfn.Event{LogicalID: id})
+			if i < firstEvents || i >= n-lastEvents {
+				want = append(want, id)
+			}
+		}
+		d.storeEvents(t.Context(), "api", said)
+		var ids []string
+		for _, event := range k.events[0].Events {
+			ids = append(ids, event.LogicalID)
+		}
+		require.Equal(t, want, ids, "%d", n)
+		require.Equal(t, n-len(want), k.events[0].Omitted, "%d", n)
+		require.Equal(t, n > room, k.events[0].Truncated, "%d", n)
+		if n > room {
+			require.Equal(t, strconv.Itoa(firstEvents-1), ids[k.events[0].OmittedAfter-1], "they are missing after this one")
+		}
+	}
 }
 
 func TestReport_IsMadeOnceAndFailsNothing(t *testing.T) {
