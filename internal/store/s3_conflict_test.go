@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -60,4 +61,38 @@ func TestS3_ConditionalPutThatMeetsAnotherIsTriedAgain(t *testing.T) {
 	err := put(conflicts(t, busy))
 	require.ErrorContains(t, err, "another writer")
 	require.Equal(t, fault.Transient, fault.From(err).Class)
+}
+
+// The answer to a replacement is lost, so the SDK asks again, and finds that
+// the object is another one: its own.
+func TestS3_ReplacementWhoseAnswerIsLost(t *testing.T) {
+	t.Parallel()
+	var puts atomic.Int32
+	var id atomic.Value
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.Method == http.MethodHead:
+			w.Header().Set("X-Amz-Meta-Aphex-Put", id.Load().(string))
+			w.Header().Set("ETag", `"v2"`)
+		case r.Header.Get("If-Match") != `"v1"`:
+			w.WriteHeader(http.StatusBadRequest)
+		case puts.Add(1) == 1:
+			id.Store(r.Header.Get("X-Amz-Meta-Aphex-Put"))
+			w.WriteHeader(http.StatusInternalServerError)
+		default:
+			w.WriteHeader(http.StatusPreconditionFailed)
+			_, _ = fmt.Fprint(w, "<Error><Code>PreconditionFailed</Code></Error>")
+		}
+	}))
+	t.Cleanup(server.Close)
+	s := store.NewS3(aws.Config{
+		Region: "eu-west-1", BaseEndpoint: &server.URL, Credentials: credentials.NewStaticCredentialsProvider("id", "secret", ""),
+	}, "bucket", "")
+	object, err := s.Put(t.Context(), "key", strings.NewReader("content"), store.PutOptions{Replaces: `"v1"`})
+	require.NoError(t, err)
+	require.Equal(t, `"v2"`, object.Version)
+
+	id.Store("another's")
+	_, err = s.Put(t.Context(), "key", strings.NewReader("content"), store.PutOptions{Replaces: `"v1"`})
+	require.ErrorIs(t, err, store.ErrChanged)
 }
