@@ -20,7 +20,8 @@ import (
 var isCommit = regexp.MustCompile(`^[0-9a-f]{7,40}$`)
 
 const artifactsHelp = `COMMIT is a commit that was built, at least its first 7 digits, with --pipeline.
-RUN is the name of the Workflow, or its UID with --pipeline.
+RUN is the name of the Workflow; of one that has been removed, its name or UID
+with --pipeline.
 
 The lists are read from the pipeline's bucket, which its installation in the
 cluster names; AWS credentials are those of your environment.`
@@ -59,7 +60,7 @@ published. What another build of the commit made differently is listed too.
 }
 
 // ofCommit is what --pipeline is for where artifacts are asked for.
-const ofCommit = "pipeline of the commit, or of a run that is given by its UID"
+const ofCommit = "pipeline of the commit, or of a run that has been removed from the cluster"
 
 func newArtifactsGet() *cobra.Command {
 	f, d := lookupFlags{}, download{}
