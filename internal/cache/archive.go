@@ -26,20 +26,20 @@ var (
 	errUnsafe = errors.New("it was not written by aphex, or was changed")
 )
 
-// unusable is an object that no build can restore, and its version.
-type unusable struct {
+// unusableError is an object that no build can restore, and its version.
+type unusableError struct {
 	error
 
 	version string
 }
 
 // Unwrap returns what is wrong with the object.
-func (u unusable) Unwrap() error { return u.error }
+func (u unusableError) Unwrap() error { return u.error }
 
 // versionOf is the version of the object that an error says is unusable, else
 // empty: a bucket or a worker that does not answer says nothing about it.
 func versionOf(err error) string {
-	bad, _ := errors.AsType[unusable](err)
+	bad, _ := errors.AsType[unusableError](err)
 	return bad.version
 }
 
@@ -49,23 +49,23 @@ const maxWindow = 64 << 20
 // fetch puts a cache in place and returns how many bytes of files it has.
 // Nothing is written before all of the object has arrived and has its digest.
 //
-// Errors: an unusable one for an object that is damaged, too large, or not what
+// Errors: an unusableError for an object that is damaged, too large, or not what
 // aphex wrote; those of the store and of the worker.
 func (k *Keeper) fetch(ctx context.Context, key string, paths []string) (int64, error) {
 	body, object, err := k.cfg.Store.Get(ctx, key)
 	if errors.Is(err, store.ErrDamaged) {
-		return 0, unusable{err, object.Version}
+		return 0, unusableError{err, object.Version}
 	}
 	if err != nil {
 		return 0, err
 	}
 	defer func() { _ = body.Close() }()
 	if object.Size > k.stored {
-		return 0, unusable{fmt.Errorf("it has %s, allowed are %s", bytesize.Format(object.Size), bytesize.Format(k.stored)), object.Version}
+		return 0, unusableError{fmt.Errorf("it has %s, allowed are %s", bytesize.Format(object.Size), bytesize.Format(k.stored)), object.Version}
 	}
 	packed, err := store.Spool(ctx, &bounded{r: body, left: k.stored})
 	if errors.Is(err, store.ErrDamaged) || errors.Is(err, errUnsafe) {
-		return 0, unusable{err, object.Version}
+		return 0, unusableError{err, object.Version}
 	}
 	if err != nil {
 		return 0, err
@@ -75,7 +75,7 @@ func (k *Keeper) fetch(ctx context.Context, key string, paths []string) (int64, 
 	// writing when what it was sent turns out to be bad.
 	content, err := k.unpack(packed, io.Discard, paths)
 	if err != nil {
-		return 0, unusable{err, object.Version}
+		return 0, unusableError{err, object.Version}
 	}
 	if _, err := packed.Seek(0, io.SeekStart); err != nil {
 		return 0, err

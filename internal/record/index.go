@@ -138,9 +138,9 @@ func (r *Recorder) Runs(ctx context.Context, limit int) ([]Run, []Unread, error)
 	found, damage := make([]*Run, len(listed)), make([]error, len(listed))
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(readAtOnce)
-	for i, listed := range listed {
+	for i, entry := range listed {
 		group.Go(func() error {
-			run, err := r.Show(ctx, listed.uid)
+			run, err := r.Show(ctx, entry.uid)
 			switch {
 			case errors.Is(err, store.ErrNotFound): // died in between, or was deleted
 				return nil

@@ -72,7 +72,7 @@ func TestS3_ReplacementWhoseAnswerIsLost(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch {
 		case r.Method == http.MethodHead:
-			w.Header().Set("X-Amz-Meta-Aphex-Put", id.Load().(string))
+			w.Header().Set("X-Amz-Meta-Aphex-Put", fmt.Sprint(id.Load()))
 			w.Header().Set("ETag", `"v2"`)
 		case r.Header.Get("If-Match") != `"v1"`:
 			w.WriteHeader(http.StatusBadRequest)
