@@ -30,11 +30,11 @@ type recordFlags struct {
 
 func (f *recordFlags) register(cmd *cobra.Command, pipelineUsage string) {
 	f.lookupFlags.register(cmd.Flags(), "pipeline", pipelineUsage)
-	cmd.Flags().StringVarP(&f.output, "output", "o", "table", outputs(f.wide))
+	cmd.Flags().StringVarP(&f.output, "output", "o", "table", formats(f.wide))
 }
 
-// outputs are the allowed values of --output.
-func outputs(wide bool) string {
+// formats are the allowed values of --output.
+func formats(wide bool) string {
 	if wide {
 		return "table, wide or json"
 	}
@@ -46,7 +46,7 @@ const ofRun = "pipeline of a run that has been removed from the cluster"
 
 func (f *recordFlags) check() error {
 	if f.output != "table" && f.output != "json" && (f.output != "wide" || !f.wide) {
-		return usageError{fmt.Errorf("--output is %q: %s are allowed", f.output, strings.Replace(outputs(f.wide), " or ", " and ", 1))}
+		return usageError{fmt.Errorf("--output is %q: %s are allowed", f.output, strings.Replace(formats(f.wide), " or ", " and ", 1))}
 	}
 	return nil
 }

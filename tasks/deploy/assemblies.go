@@ -46,20 +46,7 @@ func (d *deployment) assembly(ctx context.Context, g group) (*assembly.Assembly,
 			return built, err
 		}
 	}
-	d.env.Progress(fmt.Sprintf("%s: synthesizing %s", d.target.Name, appName(g.app)))
-	if d.used { // by an app, which may have left anything
-		if err := d.reset(ctx); err != nil {
-			return nil, err
-		}
-	}
-	d.used = true
-	outputs, err := d.earlierOutputs(ctx)
-	if err != nil {
-		return nil, err
-	}
-	dir, err := d.stage.cfg.Synth.Synth(ctx, SynthRequest{
-		Environment: d.target, App: g.app, Stacks: namesOf(g.all), Artifacts: d.artifacts, Outputs: outputs, ID: d.req.Key() + " " + g.app,
-	}, d.env.Output)
+	dir, err := d.synth(ctx, g)
 	if err != nil {
 		return nil, err
 	}
@@ -81,6 +68,24 @@ func (d *deployment) assembly(ctx context.Context, g group) (*assembly.Assembly,
 	}
 	d.dirs = append(d.dirs, local)
 	return assembly.Load(local)
+}
+
+// synth makes the assembly of an app, from a view that no other app has used.
+func (d *deployment) synth(ctx context.Context, g group) (dir string, err error) {
+	d.env.Progress(fmt.Sprintf("%s: synthesizing %s", d.target.Name, appName(g.app)))
+	if d.used {
+		if err := d.reset(ctx); err != nil {
+			return "", err
+		}
+	}
+	d.used = true
+	outputs, err := d.earlierOutputs(ctx)
+	if err != nil {
+		return "", err
+	}
+	return d.stage.cfg.Synth.Synth(ctx, SynthRequest{
+		Environment: d.target, App: g.app, Stacks: namesOf(g.all), Artifacts: d.artifacts, Outputs: outputs, ID: d.req.Key() + " " + g.app,
+	}, d.env.Output)
 }
 
 // recover returns the assembly that was made before; nil if it is gone or
