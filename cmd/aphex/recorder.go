@@ -42,7 +42,7 @@ func (s stageRecorder) open(ctx context.Context, req task.Request, at time.Time)
 }
 
 // StageEnded records how a stage ended.
-func (s stageRecorder) StageEnded(ctx context.Context, req task.Request, startedAt, endedAt time.Time, phase, message, reason string) error {
+func (s stageRecorder) StageEnded(ctx context.Context, req task.Request, startedAt, endedAt time.Time, phase, message, reason, logURL string) error {
 	if !recorded(req.Stage) {
 		return nil
 	}
@@ -51,15 +51,18 @@ func (s stageRecorder) StageEnded(ctx context.Context, req task.Request, started
 		status = record.Succeeded
 	}
 	stage := stageRecord(req, startedAt, status)
-	stage.CompletedAt, stage.Reason = new(endedAt.UTC()), reason
+	stage.CompletedAt, stage.Reason, stage.LogURL = new(endedAt.UTC()), reason, logURL
 	if status == record.Succeeded {
 		stage.Message = message
 	} else {
 		stage.ErrorMessage = &message
 	}
 	var unread error
-	if req.Stage == task.StageTest {
+	switch req.Stage {
+	case task.StageTest:
 		stage, unread = s.records.WithTests(ctx, req.Run.UID, stage)
+	case task.StageDeployEnv:
+		stage, unread = s.records.WithEvents(ctx, req.Run.UID, stage)
 	}
 	return errors.Join(unread, s.records.PutStage(ctx, req.Run.UID, stage))
 }

@@ -35,11 +35,14 @@ func TestStageRecorder(t *testing.T) {
 	require.Equal(t, at.UTC(), run.TriggeredAt)
 	require.Equal(t, []string{"shop-1", "team", "shop", "abc", "main", "https://x/y.git"},
 		[]string{run.WorkflowName, run.Namespace, run.Pipeline, run.CommitSHA, run.Branch, run.RepoURL})
-	require.NoError(t, s.StageEnded(t.Context(), request(task.StageValidate, ""), at, at.Add(time.Second), "Succeeded", "fine", ""))
+	require.NoError(t, s.StageEnded(t.Context(), request(task.StageValidate, ""), at, at.Add(time.Second), "Succeeded", "fine", "", "s3://shop/validate.log"))
 
 	deploy := request(task.StageDeployEnv, "dev")
 	require.NoError(t, s.StageStarted(t.Context(), deploy, at.Add(time.Minute)))
-	require.NoError(t, s.StageEnded(t.Context(), deploy, at.Add(time.Minute), at.Add(2*time.Minute), "Failed", "it broke", "StackFailed"))
+	// The events that the record names are those of this environment.
+	require.NoError(t, records.PutEvents(t.Context(), record.Events{WorkflowID: "uid-1", Environment: "dev", Stack: "api"}))
+	require.NoError(t, records.PutEvents(t.Context(), record.Events{WorkflowID: "uid-1", Environment: "dev-2", Stack: "api"}))
+	require.NoError(t, s.StageEnded(t.Context(), deploy, at.Add(time.Minute), at.Add(2*time.Minute), "Failed", "it broke", "StackFailed", "s3://shop/deploy.log"))
 
 	// What the test reports say comes from the result that the stage stored.
 	tests := request(task.StageTest, "dev")
@@ -47,7 +50,7 @@ func TestStageRecorder(t *testing.T) {
 	const result = `{"attempt": 2, "epoch": "e1", "status": "failed", "tests": {"total": 2, "passed": 1, "failed": 1, "skipped": 0, "failed_tests": [{"name": "t1"}]}}`
 	_, err = bucket.Put(t.Context(), record.TestKey("uid-1", "dev"), strings.NewReader(result), store.PutOptions{})
 	require.NoError(t, err)
-	require.NoError(t, s.StageEnded(t.Context(), tests, at.Add(2*time.Minute), at.Add(3*time.Minute), "Failed", "1 failed", "TestsFailed"))
+	require.NoError(t, s.StageEnded(t.Context(), tests, at.Add(2*time.Minute), at.Add(3*time.Minute), "Failed", "1 failed", "TestsFailed", ""))
 
 	// The stage that closes the record is not in it, or it would be running
 	// for ever.
@@ -55,18 +58,19 @@ func TestStageRecorder(t *testing.T) {
 	require.NoError(t, s.StageStarted(t.Context(), finish, at.Add(3*time.Minute)))
 	closed, _, err := records.Finish(t.Context(), run, record.Failed, at.Add(3*time.Minute))
 	require.NoError(t, err)
-	require.NoError(t, s.StageEnded(t.Context(), finish, at.Add(3*time.Minute), at.Add(4*time.Minute), "Succeeded", "closed", ""))
+	require.NoError(t, s.StageEnded(t.Context(), finish, at.Add(3*time.Minute), at.Add(4*time.Minute), "Succeeded", "closed", "", ""))
 	objects, err := bucket.List(t.Context(), record.StagePrefix("uid-1"))
 	require.NoError(t, err)
 	require.Len(t, objects, 3)
 
 	require.Equal(t, []record.Stage{
 		{
-			StageName: "validate", Stage: "validate", Attempt: 2, Epoch: "e1", Status: record.Succeeded, Message: "fine",
+			StageName: "validate", Stage: "validate", Attempt: 2, Epoch: "e1", Status: record.Succeeded, Message: "fine", LogURL: "s3://shop/validate.log",
 			StartedAt: at.UTC(), CompletedAt: new(at.UTC().Add(time.Second)),
 		},
 		{
 			StageName: "deploy-env-dev", Stage: "deploy-env", Environment: "dev", Attempt: 2, Epoch: "e1", Status: record.Failed,
+			LogURL: "s3://shop/deploy.log", EventURLs: []string{bucket.URL("runs/uid-1/events/dev/api.json")},
 			Reason: "StackFailed", ErrorMessage: new("it broke"), StartedAt: at.UTC().Add(time.Minute), CompletedAt: new(at.UTC().Add(2 * time.Minute)),
 		},
 		{

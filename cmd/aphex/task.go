@@ -175,8 +175,8 @@ func localStage(ctx context.Context, p parts, dir string, req task.Request, cmd 
 		_, _ = fmt.Fprintln(lines, "aphex: "+redactor.String(fault.Text(err))) // writing lines never fails
 	}
 	lines.Flush("aphex: " + req.Stage + " " + phase)
-	_, logErr := log.Finish(context.WithoutCancel(ctx))
-	return result, errors.Join(err, flushErr, logErr, recorder.StageEnded(context.WithoutCancel(ctx), req, began, time.Now(), phase, message, reason))
+	kept, logErr := log.Finish(context.WithoutCancel(ctx))
+	return result, errors.Join(err, flushErr, logErr, recorder.StageEnded(context.WithoutCancel(ctx), req, began, time.Now(), phase, message, reason, kept.URL))
 }
 
 // local is the parts of a run on this machine.

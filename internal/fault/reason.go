@@ -141,6 +141,9 @@ const (
 	// HandedOver marks a run whose environments a successor of the new topology
 	// deploys. It is not a failure.
 	HandedOver Reason = "HandedOver"
+	// TopologyDeferred marks a run whose commit changes the stages, which the
+	// next run follows. It is not a failure.
+	TopologyDeferred Reason = "TopologyDeferred"
 	// TopologyChanged is a topology that does not fit the commit.
 	TopologyChanged Reason = "TopologyChanged"
 	// KubernetesRejected is a refusal by the Kubernetes API server.

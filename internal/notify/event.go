@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/aphex-pipeline/aphex/internal/fault"
 	"github.com/aphex-pipeline/aphex/internal/pipeline"
 	"github.com/aphex-pipeline/aphex/internal/record"
 )
@@ -68,16 +69,27 @@ type Event struct {
 	Failed *FailedStage `json:"failed,omitempty"`
 	// Environments are those that the run got as far as, in order.
 	Environments []string `json:"environments"`
+	// Deferred is deploy-pipeline, if it failed or left new stages for the next
+	// run.
+	Deferred *FailedStage `json:"deferred,omitempty"`
+	// PassedOver says why a run that succeeded deployed nothing: a successor or
+	// a replacement does, or a newer commit has been.
+	PassedOver string `json:"passed_over,omitempty"`
 	// RunURL leads to the run in the Argo UI, RecordURL to its record.
 	RunURL    string `json:"run_url,omitempty"`
 	RecordURL string `json:"record_url,omitempty"`
+	// RecordError says why there is no complete record; what is told of the run
+	// is what was known without.
+	RecordError string `json:"record_error,omitempty"`
 }
 
-// FailedStage is a stage that failed, and why.
+// FailedStage is a stage that failed or left something undone, and why.
 type FailedStage struct {
 	Stage   string `json:"stage"`
 	Reason  string `json:"reason,omitempty"`
 	Message string `json:"message"`
+	// LogURL is where the bucket has its log.
+	LogURL string `json:"log_url,omitempty"`
 }
 
 // maxMessage bounds the cause in an announcement, in runes.
@@ -93,6 +105,10 @@ func NewEvent(run record.Run, epoch, argoURL, recordURL string) Event {
 	if run.Status != record.Succeeded {
 		e.Event = pipeline.EventFailed
 	}
+	// The key is that of the run's status: what else is known of the end may be
+	// more the next time.
+	sum := sha256.Sum256([]byte(strings.Join([]string{run.WorkflowID, epoch, e.Event}, "\x00")))
+	e.Key = "aphex-" + hex.EncodeToString(sum[:16])
 	if run.CompletedAt != nil {
 		e.Seconds = run.CompletedAt.Sub(run.TriggeredAt).Round(time.Millisecond).Seconds()
 	}
@@ -104,23 +120,55 @@ func NewEvent(run record.Run, epoch, argoURL, recordURL string) Event {
 			e.Environments = append(e.Environments, stage.Environment)
 		}
 	}
-	e.Failed = failed(run.Stages)
-	sum := sha256.Sum256([]byte(strings.Join([]string{run.WorkflowID, epoch, e.Event}, "\x00")))
-	e.Key = "aphex-" + hex.EncodeToString(sum[:16])
+	if stage := record.FirstFailed(run.Stages); stage != nil {
+		e.Failed = describe(stage)
+	}
+	e.Deferred = deferred(run.Stages)
+	if e.Event == pipeline.EventSucceeded {
+		e.PassedOver = cut(passedOver(run.Stages), maxMessage)
+		if e.Deferred != nil {
+			e.Event = pipeline.EventDeferred
+		}
+	}
 	return e
 }
 
-// failed describes what record.FirstFailed found.
-func failed(stages []record.Stage) *FailedStage {
-	stage := record.FirstFailed(stages)
-	if stage == nil {
-		return nil
-	}
-	is := &FailedStage{Stage: stage.StageName, Reason: stage.Reason}
+// describe says of a stage what announcements do.
+func describe(stage *record.Stage) *FailedStage {
+	is := &FailedStage{Stage: stage.StageName, Reason: stage.Reason, Message: cut(stage.Message, maxMessage), LogURL: stage.LogURL}
 	if stage.ErrorMessage != nil {
 		is.Message = cut(*stage.ErrorMessage, maxMessage)
 	}
 	return is
+}
+
+// deferred describes a deploy-pipeline after which the pipeline is not, or not
+// yet for this run, what the commit says.
+func deferred(stages []record.Stage) *FailedStage {
+	for i := range stages {
+		stage := &stages[i]
+		if stage.Stage == pipeline.StageDeployPipeline && (stage.Status == record.Failed || stage.Reason == string(fault.TopologyDeferred)) {
+			return describe(stage)
+		}
+	}
+	return nil
+}
+
+// passedOver is the message of the last stage that left the environments to
+// another run, empty if one of them was deployed.
+func passedOver(stages []record.Stage) string {
+	var why string
+	for _, stage := range stages {
+		switch fault.Reason(stage.Reason) {
+		case fault.HandedOver, fault.StaleTopology, fault.Superseded:
+			why = stage.Message
+		case "":
+			if stage.Stage == pipeline.StageDeployEnv {
+				return ""
+			}
+		}
+	}
+	return why
 }
 
 // cut shortens text to at most n runes.
@@ -132,9 +180,25 @@ func cut(text string, n int) string {
 	return string(runes[:n-1]) + "…"
 }
 
+// events are all that e is for the filters of channels: a run that succeeded
+// although its own change failed is of each kind.
+func (e Event) events() []string {
+	names := []string{e.Event}
+	if e.Event == pipeline.EventDeferred {
+		names = append(names, pipeline.EventSucceeded)
+	}
+	if e.Failed != nil {
+		names = append(names, pipeline.EventFailed)
+	}
+	if e.Deferred != nil {
+		names = append(names, pipeline.EventDeferred)
+	}
+	return names
+}
+
 // wanted reports whether a channel is to hear of the event.
 func wanted(c pipeline.Notification, e Event) bool {
-	if len(c.Events) > 0 && !slices.Contains(c.Events, e.Event) {
+	if len(c.Events) > 0 && !slices.ContainsFunc(e.events(), func(name string) bool { return slices.Contains(c.Events, name) }) {
 		return false
 	}
 	return len(c.Environments) == 0 || slices.ContainsFunc(c.Environments, func(name string) bool { return slices.Contains(e.Environments, name) })
@@ -143,13 +207,24 @@ func wanted(c pipeline.Notification, e Event) bool {
 // title is the event in a few words.
 func (e Event) title() string {
 	text := e.Pipeline + " " + e.Event
-	if e.Event == pipeline.EventFailed && e.Failed != nil {
+	switch {
+	case e.Event == pipeline.EventFailed && e.Failed != nil:
 		text += " at " + e.Failed.Stage
+	case e.Event == pipeline.EventDeferred:
+		text = e.Pipeline + " succeeded, " + e.change()
 	}
 	if e.Reason != "" {
 		text += " (" + e.Reason + ")"
 	}
 	return text
+}
+
+// change says what came of a change of the pipeline that is not in force.
+func (e Event) change() string {
+	if e.Deferred.Reason == string(fault.TopologyDeferred) {
+		return "its new stages wait for the next run"
+	}
+	return "its own change failed"
 }
 
 // took is the run's duration for people.

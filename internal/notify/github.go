@@ -31,14 +31,20 @@ func statusURL(repo, commit string) (string, error) {
 	return api + "/repos/" + url.PathEscape(parts[0]) + "/" + url.PathEscape(parts[1]) + "/statuses/" + url.PathEscape(commit), nil
 }
 
-// commitStatus is the body of the request that sets a commit status.
+// commitStatus is the body of the request that sets a commit status. A commit
+// that the run did not deliver, since another run does or has delivered a newer
+// one, is pending.
 func commitStatus(e Event) map[string]any {
-	state, description := "success", e.Event+" in "+e.took()
+	state, description := "success", "succeeded in "+e.took()
 	switch {
-	case e.Event != pipeline.EventSucceeded && e.Failed != nil:
+	case e.Event == pipeline.EventFailed && e.Failed != nil:
 		state, description = "failure", e.Failed.Stage+" failed: "+e.Failed.Message
-	case e.Event != pipeline.EventSucceeded:
+	case e.Event == pipeline.EventFailed:
 		state, description = "failure", "failed after "+e.took()
+	case e.PassedOver != "":
+		state, description = "pending", e.PassedOver
+	case e.Deferred != nil:
+		description += ", " + e.change() + ": " + e.Deferred.Message
 	case e.Reason != "":
 		description += " (" + e.Reason + ")"
 	}

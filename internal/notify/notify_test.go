@@ -128,7 +128,7 @@ func failedRun() record.Run {
 		Stages: []record.Stage{
 			{StageName: "deploy-pipeline", Stage: "deploy-pipeline", Status: record.Failed, Reason: "KubernetesRejected", ErrorMessage: new("forbidden")},
 			{StageName: "deploy-env-dev", Stage: "deploy-env", Environment: "dev", Status: record.Succeeded},
-			{StageName: "deploy-env-prod", Stage: "deploy-env", Environment: "prod", Status: record.Failed, Reason: "StackFailed", ErrorMessage: &cause},
+			{StageName: "deploy-env-prod", Stage: "deploy-env", Environment: "prod", Status: record.Failed, Reason: "StackFailed", ErrorMessage: &cause, LogURL: "s3://bucket/prod.log"},
 		},
 	}
 }
@@ -171,7 +171,9 @@ func TestAnnounce_TellsEachKindOfChannel(t *testing.T) {
 	}
 	require.NoError(t, json.Unmarshal([]byte(slack.body), &message))
 	require.Equal(t, ":x: shop failed at deploy-env-prod (StackFailed)", message.Text)
-	require.Equal(t, "*deploy-env-prod*: stack &lt;shop-api&gt; failed: bucket &amp; all are taken", message.Blocks[2].Text.Text)
+	require.Equal(t, "*deploy-env-prod*: stack &lt;shop-api&gt; failed: bucket &amp; all are taken\nLog: `s3://bucket/prod.log`", message.Blocks[2].Text.Text)
+	require.Equal(t, "*deploy-pipeline*: forbidden", message.Blocks[3].Text.Text, "the pipeline's own change failed too")
+	require.Equal(t, "s3://bucket/prod.log", e.Failed.LogURL)
 	require.Contains(t, slack.body, "https://argo.example.com/base/workflows/team/shop-x1|shop-x1")
 
 	hook := got["/hook"][0]
@@ -286,12 +288,16 @@ func TestNewEvent(t *testing.T) {
 	require.Empty(t, e.RunURL)
 	require.Equal(t, e.Key, notify.NewEvent(run, "1", "x", "y").Key)
 	require.NotEqual(t, e.Key, notify.NewEvent(run, "2", "", "").Key, "the end of a retry is another one")
+	unread := run
+	unread.Stages = nil
+	require.Equal(t, e.Key, notify.NewEvent(unread, "1", "", "").Key, "whatever is known of the stages")
 
 	run.Status, run.Stages = record.Succeeded, run.Stages[:2]
 	run.Stages[0].ErrorMessage = new(strings.Repeat("ä", 2000))
 	e = notify.NewEvent(run, "1", "", "")
-	require.Equal(t, pipeline.EventSucceeded, e.Event)
+	require.Equal(t, pipeline.EventDeferred, e.Event)
 	require.Equal(t, "deploy-pipeline", e.Failed.Stage, "a change of the stages that did not come about is told")
+	require.Equal(t, e.Failed, e.Deferred)
 	require.Len(t, []rune(e.Failed.Message), 1000)
 }
 

@@ -10,7 +10,7 @@ import (
 // slackMessage is the body of an incoming webhook: text for lists and phones,
 // blocks for the channel.
 func slackMessage(e Event) map[string]any {
-	mark := map[string]string{pipeline.EventSucceeded: ":white_check_mark:", pipeline.EventFailed: ":x:"}[e.Event]
+	mark := map[string]string{pipeline.EventSucceeded: ":white_check_mark:", pipeline.EventFailed: ":x:", pipeline.EventDeferred: ":warning:"}[e.Event]
 	facts := []string{
 		"*Commit*\n`" + slackText(e.shortCommit()) + "` on " + slackText(e.Branch),
 		"*Run*\n" + slackLink(e.RunURL, e.Run) + ", " + e.took(),
@@ -27,9 +27,24 @@ func slackMessage(e Event) map[string]any {
 		map[string]any{"type": "section", "fields": fields},
 	}
 	if e.Failed != nil {
-		blocks = append(blocks, map[string]any{"type": "section", "text": markdown(fmt.Sprintf("*%s*: %s", slackText(e.Failed.Stage), slackText(e.Failed.Message)))})
+		blocks = append(blocks, slackStage(e.Failed))
+	}
+	if e.Deferred != nil && (e.Failed == nil || e.Failed.Stage != e.Deferred.Stage) {
+		blocks = append(blocks, slackStage(e.Deferred))
+	}
+	if e.RecordError != "" {
+		blocks = append(blocks, map[string]any{"type": "section", "text": markdown("*The record could not be written*: " + slackText(e.RecordError))})
 	}
 	return map[string]any{"text": mark + " " + slackText(e.title()), "blocks": blocks}
+}
+
+// slackStage is what a stage says, and where its log is.
+func slackStage(stage *FailedStage) map[string]any {
+	text := fmt.Sprintf("*%s*: %s", slackText(stage.Stage), slackText(stage.Message))
+	if stage.LogURL != "" {
+		text += "\nLog: `" + slackText(stage.LogURL) + "`"
+	}
+	return map[string]any{"type": "section", "text": markdown(text)}
 }
 
 func markdown(text string) map[string]any { return map[string]any{"type": "mrkdwn", "text": text} }

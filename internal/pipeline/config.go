@@ -209,6 +209,9 @@ const (
 const (
 	EventSucceeded = "succeeded"
 	EventFailed    = "failed"
+	// EventDeferred is a run that succeeded while a change of the pipeline
+	// itself failed, or waits for the next run.
+	EventDeferred = "deferred"
 )
 
 // Notification is one channel. The JSON names are those of the generated

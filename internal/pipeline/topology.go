@@ -14,7 +14,7 @@ const (
 	stageValidate       = "validate"
 	stageBuild          = "build"
 	StageDeployPipeline = "deploy-pipeline" // may fail without its run
-	stageDeployEnv      = "deploy-env"
+	StageDeployEnv      = "deploy-env"
 	stageTest           = "test"
 	stageFinish         = "finish"
 )
@@ -32,7 +32,7 @@ type Node struct {
 // "deploy-<environment>" and "test-<environment>".
 func (n Node) Name() string {
 	switch n.Stage {
-	case stageDeployEnv:
+	case StageDeployEnv:
 		return "deploy-" + n.Environment
 	case stageTest:
 		return "test-" + n.Environment
@@ -46,7 +46,7 @@ func (n Node) Name() string {
 func Topology(c *Config) []Node {
 	nodes := []Node{{Stage: stageValidate}, {Stage: stageBuild}, {Stage: StageDeployPipeline}}
 	for _, env := range c.Environments {
-		nodes = append(nodes, Node{Stage: stageDeployEnv, Environment: env.Name})
+		nodes = append(nodes, Node{Stage: StageDeployEnv, Environment: env.Name})
 		if env.Tests != nil && len(env.Tests.Commands) > 0 {
 			nodes = append(nodes, Node{Stage: stageTest, Environment: env.Name})
 		}

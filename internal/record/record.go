@@ -44,6 +44,40 @@ type Run struct {
 	Artifacts *ArtifactTotal `json:"artifacts,omitempty"`
 	// Notifications are the channels that the end was announced to.
 	Notifications []Notification `json:"notifications,omitempty"`
+	// Metrics is what came of the figures of the end; nil if nobody tried.
+	Metrics *Metrics `json:"metrics,omitempty"`
+}
+
+// Metrics says what came of sending the figures of a run's end.
+type Metrics struct {
+	Sent bool `json:"sent"`
+	// Error says why they were not; empty if they were.
+	Error string `json:"error,omitempty"`
+	// Until is the end of the last try whose figures were sent: stages that had
+	// ended by then are in them. nil before the first.
+	Until *time.Time `json:"until,omitempty"`
+}
+
+// Measured reports up to when the run's figures have been sent, the zero time
+// for never.
+func (r *Run) Measured() time.Time {
+	if r.Metrics == nil || r.Metrics.Until == nil {
+		return time.Time{}
+	}
+	return *r.Metrics.Until
+}
+
+// Measure sets what came of sending the figures of the run's end: failure is
+// the reason why they were not, empty if they were.
+func (r *Run) Measure(failure string) {
+	m := &Metrics{Sent: failure == "", Error: failure, Until: r.CompletedAt}
+	if !m.Sent {
+		m.Until = nil
+		if r.Metrics != nil {
+			m.Until = r.Metrics.Until
+		}
+	}
+	r.Metrics = m
 }
 
 // Notification says what came of the announcement to one channel.
@@ -84,6 +118,10 @@ type Stage struct {
 	Message string `json:"message,omitempty"`
 	// ErrorMessage is the node's message of a stage that did not.
 	ErrorMessage *string `json:"error_message"`
+	// LogURL is where the bucket has the stage's log; empty if it has none.
+	LogURL string `json:"log_url,omitempty"`
+	// EventURLs are where it has the events of the stacks of a deploy-env stage.
+	EventURLs []string `json:"event_urls,omitempty"`
 	// Tests is what the test reports of a test stage say; nil without any.
 	Tests *Tests `json:"tests,omitempty"`
 }

@@ -48,7 +48,7 @@ func (r *Recorder) Begin(ctx context.Context, run Run) error {
 	old, err := r.Run(ctx, run.WorkflowID)
 	switch {
 	case err == nil:
-		run.TriggeredAt = old.TriggeredAt
+		run.TriggeredAt, run.Metrics = old.TriggeredAt, old.Metrics
 	case !errors.Is(err, store.ErrNotFound):
 		return err
 	}
@@ -68,26 +68,35 @@ func (r *Recorder) PutStage(ctx context.Context, uid string, s Stage) error {
 // Finish closes the run's record: it collects the stages and artifacts, sets the status and
 // the time, and returns the record and its URL. A run without a record (its
 // first stage never began) gets one from run.
+//
+// With an error, the record is what could be read, and is not written: a run
+// whose TriggeredAt is not known keeps the one that was given.
 func (r *Recorder) Finish(ctx context.Context, run Run, status Status, at time.Time) (Run, string, error) {
-	old, err := r.Run(ctx, run.WorkflowID)
+	run.SchemaVersion, run.Status, run.CompletedAt = SchemaVersion, status, new(at)
+	old, failed := r.Run(ctx, run.WorkflowID)
 	switch {
-	case err == nil:
-		run.TriggeredAt = old.TriggeredAt
-	case errors.Is(err, store.ErrNotFound):
-		run.TriggeredAt = at
-	default:
-		return Run{}, "", err
+	case failed == nil:
+		run.TriggeredAt, run.Metrics = old.TriggeredAt, old.Metrics
+	case errors.Is(failed, store.ErrNotFound):
+		run.TriggeredAt, failed = at, nil
 	}
 	stages, err := r.Stages(ctx, run.WorkflowID)
-	if err != nil {
-		return Run{}, "", err
+	failed = either(failed, err)
+	run.Stages, run.Reason = stages, reason(stages)
+	run.Artifacts, err = r.total(ctx, run.WorkflowID)
+	if failed = either(failed, err); failed != nil {
+		return run, "", failed
 	}
-	if run.Artifacts, err = r.total(ctx, run.WorkflowID); err != nil {
-		return Run{}, "", err
-	}
-	run.SchemaVersion, run.Stages, run.Status, run.CompletedAt = SchemaVersion, stages, status, new(at)
-	run.Reason = reason(stages)
 	return run, r.store.URL(RunKey(run.WorkflowID)), r.putRun(ctx, run)
+}
+
+// either returns the first of two errors that there is: the second usually
+// says the same.
+func either(first, second error) error {
+	if first != nil {
+		return first
+	}
+	return second
 }
 
 // Put writes a run's record as it is given: for an onlooker who closes the
@@ -136,17 +145,20 @@ func FirstFailed(stages []Stage) *Stage {
 	return found
 }
 
-// Stages returns the records of a run's stages, in the order they began.
+// Stages returns the records of a run's stages, in the order they began. With
+// an error, they are those that could be read.
 func (r *Recorder) Stages(ctx context.Context, uid string) ([]Stage, error) {
 	listed, err := r.store.List(ctx, StagePrefix(uid))
 	if err != nil {
 		return nil, fmt.Errorf("list stage records: %w", err)
 	}
 	stages := make([]Stage, 0, len(listed))
+	var failed error
 	for _, o := range listed {
 		var s Stage
 		if err := r.get(ctx, o.Key, &s); err != nil {
-			return nil, err
+			failed = either(failed, err)
+			continue
 		}
 		stages = append(stages, s)
 	}
@@ -156,7 +168,7 @@ func (r *Recorder) Stages(ctx context.Context, uid string) ([]Stage, error) {
 		}
 		return strings.Compare(a.StageName, b.StageName)
 	})
-	return stages, nil
+	return stages, failed
 }
 
 func (r *Recorder) put(ctx context.Context, key string, v any) error {

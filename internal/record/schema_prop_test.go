@@ -53,6 +53,10 @@ func drawStage(t *rapid.T) Stage {
 	if rapid.Bool().Draw(t, "error") {
 		s.ErrorMessage = new(drawText("error").Draw(t, "error"))
 	}
+	s.LogURL = drawText("log").Draw(t, "log")
+	if rapid.Bool().Draw(t, "events") {
+		s.EventURLs = rapid.SliceOfN(drawText("events"), 1, 3).Draw(t, "events of stacks")
+	}
 	if rapid.Bool().Draw(t, "tests") {
 		s.Tests = new(drawTests(t))
 	}
@@ -83,6 +87,12 @@ func drawRun(t *rapid.T) Run {
 	}
 	if rapid.Bool().Draw(t, "published") {
 		run.Artifacts = &ArtifactTotal{Count: rapid.IntRange(0, 1e6).Draw(t, "artifacts"), SizeBytes: rapid.Int64Range(0, 1<<50).Draw(t, "size")}
+	}
+	if rapid.Bool().Draw(t, "measured") {
+		run.Metrics = &Metrics{Sent: rapid.Bool().Draw(t, "sent"), Error: drawText("not sent").Draw(t, "not sent")}
+		if rapid.Bool().Draw(t, "before") {
+			run.Metrics.Until = new(drawTime(t, "until"))
+		}
 	}
 	return run
 }
@@ -132,6 +142,7 @@ func TestSchema_HasExactlyTheFields(t *testing.T) {
 	}{
 		{"run", reflect.TypeFor[Run](), doc.object},
 		{"stage", reflect.TypeFor[Stage](), doc.Definitions["stage"]},
+		{"metrics", reflect.TypeFor[Metrics](), doc.Definitions["metrics"]},
 		{"tests", reflect.TypeFor[Tests](), doc.Definitions["tests"]},
 		{"failed_test", reflect.TypeFor[FailedTest](), doc.Definitions["failed_test"]},
 	} {

@@ -73,8 +73,9 @@ type Logs = stagelog.Store
 type Recorder interface {
 	StageStarted(ctx context.Context, req task.Request, at time.Time) error
 	// StageEnded is called before the final reply. phase is Succeeded, Failed
-	// or Error; reason is a fault.Reason or empty.
-	StageEnded(ctx context.Context, req task.Request, startedAt, endedAt time.Time, phase, message, reason string) error
+	// or Error; reason is a fault.Reason or empty, logURL where the complete
+	// log is, or empty.
+	StageEnded(ctx context.Context, req task.Request, startedAt, endedAt time.Time, phase, message, reason, logURL string) error
 }
 
 // Nudger makes the controller look at a node's result. It is called when a

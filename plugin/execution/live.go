@@ -232,7 +232,7 @@ func (e *Engine) conclude(life context.Context, r *run, x *execution, entry jour
 	reply := e.finalReply(&x.call, o, url, warning)
 	at := time.Now().UTC()
 	e.record(ctx, x, "end", func(ctx context.Context, rec Recorder) error {
-		return rec.StageEnded(ctx, x.call.Request, entry.StartedAt, at, string(reply.Node.Phase), reply.Node.Message, o.reason)
+		return rec.StageEnded(ctx, x.call.Request, entry.StartedAt, at, string(reply.Node.Phase), reply.Node.Message, o.reason, url)
 	})
 	e.cfg.Logger.InfoContext(ctx, "stage ended", append(x.attrs(), slog.String("phase", string(reply.Node.Phase)),
 		slog.String("reason", o.reason), slog.Int64("duration_ms", at.Sub(entry.StartedAt).Milliseconds()))...)

@@ -67,14 +67,14 @@ func (r recorder) StageStarted(ctx context.Context, req task.Request, at time.Ti
 }
 
 // StageEnded implements execution.Recorder.
-func (r recorder) StageEnded(ctx context.Context, req task.Request, startedAt, endedAt time.Time, phase, message, reason string) error {
+func (r recorder) StageEnded(ctx context.Context, req task.Request, startedAt, endedAt time.Time, phase, message, reason, logURL string) error {
 	stage := stageName(req.Stage)
 	r.metrics.stages.WithLabelValues(stage, phase, r.metrics.reasons.value(reason)).Inc()
 	r.metrics.durations.WithLabelValues(stage, phase).Observe(max(endedAt.Sub(startedAt), 0).Seconds())
 	if r.next == nil {
 		return nil
 	}
-	return r.next.StageEnded(ctx, req, startedAt, endedAt, phase, message, reason)
+	return r.next.StageEnded(ctx, req, startedAt, endedAt, phase, message, reason, logURL)
 }
 
 // stageName is the stage's name, or "other" for one that is in a body only.

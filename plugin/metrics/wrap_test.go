@@ -81,7 +81,7 @@ func TestRecorder_LabelsStayFew(t *testing.T) {
 	now := time.Now()
 	for i := range 500 {
 		req := task.Request{Stage: "stage-" + strconv.Itoa(i), Environment: strconv.Itoa(i)}
-		require.NoError(t, recorder.StageEnded(t.Context(), req, now, now, "Failed", "", "Reason"+strconv.Itoa(i)))
+		require.NoError(t, recorder.StageEnded(t.Context(), req, now, now, "Failed", "", "Reason"+strconv.Itoa(i), ""))
 	}
 	text := page(t, m)
 	require.Contains(t, text, `aphex_stages_total{phase="Failed",reason="other",stage="other"} 420`)

@@ -476,7 +476,7 @@ func (r *recorder) StageStarted(_ context.Context, req task.Request, _ time.Time
 	return errors.New("is only logged")
 }
 
-func (r *recorder) StageEnded(_ context.Context, req task.Request, _, _ time.Time, phase, _, reason string) error {
+func (r *recorder) StageEnded(_ context.Context, req task.Request, _, _ time.Time, phase, _, reason, _ string) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.lines = append(r.lines, strings.Join([]string{"end", req.Stage, phase, reason}, " "))

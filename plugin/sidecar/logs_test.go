@@ -32,13 +32,14 @@ func TestLogs_AreInTheBucketWhileTheStageRunsAndMainLogsAfterwards(t *testing.T)
 	t.Parallel()
 	objects := store.NewDir(t.TempDir())
 	release := make(chan struct{})
+	told := &listener{}
 	p := start(t, options{runs: newRuns(), registry: task.Registry{task.StageDeployEnv: task.RunnerFunc(
 		func(_ context.Context, _ task.Request, env task.Env) (task.Result, error) {
 			_, err := io.WriteString(env.Output, "one\ntwo\n")
 			<-release
 			return task.Result{Message: "deployed", Outputs: map[string]string{task.OutputDeployed: "true"}}, err
 		})}, change: func(c *sidecar.Config) {
-		c.Logs, c.MainLogs, c.LogEvery = bucket{objects}, true, 5*time.Millisecond
+		c.Logs, c.MainLogs, c.LogEvery, c.Recorder = bucket{objects}, true, 5*time.Millisecond, told
 	}})
 	p.running(args(body(task.StageDeployEnv, "environment", "dev")))
 	require.Eventually(t, func() bool {
@@ -58,6 +59,7 @@ func TestLogs_AreInTheBucketWhileTheStageRunsAndMainLogsAfterwards(t *testing.T)
 	artifact := final.Outputs.Artifacts[0]
 	require.Equal(t, "main-logs", artifact.Name, "the name Argo's log panel looks for")
 	require.Equal(t, "s3://shop/"+artifact.S3.Key, parameters(final)[task.OutputLogURL])
+	require.Contains(t, told.all(), " s3://shop/"+artifact.S3.Key+"\n", "the record has the log's place too")
 	whole, _, err := objects.Get(t.Context(), strings.TrimPrefix(artifact.S3.Key, "team/"))
 	require.NoError(t, err)
 	text, err := io.ReadAll(whole)

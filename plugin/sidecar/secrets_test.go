@@ -146,8 +146,8 @@ func (l *listener) StageStarted(_ context.Context, req task.Request, _ time.Time
 	return err
 }
 
-func (l *listener) StageEnded(_ context.Context, req task.Request, _, _ time.Time, phase, message, reason string) error {
-	_, err := fmt.Fprintln(&l.text, req.Stage, phase, message, reason)
+func (l *listener) StageEnded(_ context.Context, req task.Request, _, _ time.Time, phase, message, reason, logURL string) error {
+	_, err := fmt.Fprintln(&l.text, req.Stage, phase, message, reason, logURL)
 	return err
 }
 

@@ -114,6 +114,9 @@ func (s *Stage) Run(ctx context.Context, req task.Request, env task.Env) (task.R
 	}
 	digest := pipeline.TopologyDigest(w.config)
 	message, reason := describe(req, change, before, w.config), ""
+	if digest != req.Topology {
+		reason = string(fault.TopologyDeferred)
+	}
 	if w.config.SelfModification == pipeline.SelfModificationSameRun && digest != req.Topology {
 		env.Progress("handing over to a run of the new topology")
 		successor, err := s.cfg.Successors.Begin(ctx, handover.Run{Namespace: req.Run.Namespace, Name: req.Run.Name, UID: req.Run.UID, Pipeline: req.Pipeline})

@@ -183,6 +183,7 @@ func TestStage_SaysWhatTheNextRunWillHave(t *testing.T) {
 	require.Contains(t, result.Message, "WorkflowTemplate shop configured, topology sha256:")
 	require.Contains(t, result.Message, "; added, waits for the next run: deploy-live; removed, passed over in this run: deploy-prod")
 	require.NotEqual(t, b.topology, result.Outputs[task.OutputTopology])
+	require.Equal(t, string(fault.TopologyDeferred), result.Reason, "what is announced goes by it")
 
 	// The process dies after the apply: the same execution, asked again, tells
 	// the same although the cluster has the new template by now.
