@@ -99,7 +99,7 @@ func (s *infraScenario) breaks(write map[string]string, reason fault.Reason, tex
 	all := s.mail.received("/hook")
 	var told notify.Event
 	require.NoError(s.t, json.Unmarshal([]byte(all[len(all)-1]), &told))
-	require.Equal(s.t, []string{run.Name, pipeline.EventSucceeded}, []string{told.Run, told.Event})
+	require.Equal(s.t, []string{run.Name, pipeline.EventDeferred}, []string{told.Run, told.Event})
 	require.NotNil(s.t, told.Failed)
 	require.Equal(s.t, []string{"deploy-pipeline", string(reason), *failed.ErrorMessage}, []string{told.Failed.Stage, told.Failed.Reason, told.Failed.Message})
 	return run

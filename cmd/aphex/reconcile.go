@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/aphex-pipeline/aphex/internal/awsauth"
+	"github.com/aphex-pipeline/aphex/internal/cloudwatch"
 	"github.com/aphex-pipeline/aphex/internal/kube"
 	"github.com/aphex-pipeline/aphex/internal/notify"
 	"github.com/aphex-pipeline/aphex/internal/pipeline"
@@ -90,6 +91,13 @@ func runReconcile(cmd *cobra.Command, f reconcileFlags) error {
 				Base: func(context.Context) (aws.Config, error) { return conf.Copy(), nil },
 				Hide: redactor.Add, Redact: redactor.String, Version: version.Get().Version,
 			}), nil
+		},
+		Figures: func(ctx context.Context, inst pipeline.Installation) (reconcile.Figures, error) {
+			conf, err := base(ctx, inst)
+			if err != nil {
+				return nil, err
+			}
+			return cloudwatch.New(func(context.Context) (aws.Config, error) { return conf.Copy(), nil }).Run, nil
 		},
 		Records: func(ctx context.Context, inst pipeline.Installation) (*record.Recorder, error) {
 			conf, err := base(ctx, inst)

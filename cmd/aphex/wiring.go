@@ -102,14 +102,12 @@ func (p parts) stages() task.Registry {
 			Workspace: files, Worker: p.worker, Trees: p.worker, Store: p.store, Artifacts: verifier,
 			Credentials: p.identity.target, WorkerRoot: p.workerRoot, Redact: p.identity.redactor.String,
 		}),
-		task.StageFinish: finish.New(p.records, nil, nil),
+		task.StageFinish: finish.New(finish.Config{Records: p.records}),
 		task.StageNoop:   task.RunnerFunc(noop),
 	}
 	if p.kube != nil {
 		figures := cloudwatch.New(p.identity.base)
-		stages[task.StageFinish] = finish.New(p.records, figures.Run, notify.New(notify.Config{
-			Base: p.identity.base, Hide: p.identity.redactor.Add, Redact: p.identity.redactor.String, Version: version.Get().Version,
-		}))
+		stages[task.StageFinish] = p.finish(figures.Run)
 		deployConfig.Deployed = func(ctx context.Context, req task.Request, stacks []deploy.Deployment) error {
 			list := make([]cloudwatch.Deployment, len(stacks))
 			for i, stack := range stacks {
@@ -131,6 +129,16 @@ func (p parts) stages() task.Registry {
 	}
 	stages[task.StageValidate] = validate.New(validateConfig)
 	return stages
+}
+
+// finish composes the stage that closes a run in the cluster.
+func (p parts) finish(figures finish.Figures) *finish.Stage {
+	return finish.New(finish.Config{
+		Records: p.records, Figures: figures,
+		News: notify.New(notify.Config{
+			Base: p.identity.base, Hide: p.identity.redactor.Add, Redact: p.identity.redactor.String, Version: version.Get().Version,
+		}),
+	})
 }
 
 // noop is the stage that does nothing, for measurements of everything else.

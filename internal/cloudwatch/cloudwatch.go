@@ -50,10 +50,11 @@ func New(base func(ctx context.Context) (aws.Config, error)) *Sender { return &S
 // RunDuration by pipeline; ArtifactCount and ArtifactSize, in bytes, by
 // pipeline if its build has published any; StageSucceeded, StageFailed and StageDuration by
 // pipeline, stage and, where there is one, environment. Counts are 0 or 1, so
-// that their average is a rate; durations are in seconds.
+// that their average is a rate; durations are in seconds. Stages that had ended
+// by since, which the figures of an earlier try have, are left out.
 //
 // Errors: CredentialsMissing, AWSRejected, AWSUnavailable.
-func (s *Sender) Run(ctx context.Context, run record.Run) error {
+func (s *Sender) Run(ctx context.Context, run record.Run, since time.Time) error {
 	var figures []cwtypes.MetricDatum
 	pipeline := dimensions("Pipeline", run.Pipeline)
 	if run.CompletedAt != nil {
@@ -65,7 +66,7 @@ func (s *Sender) Run(ctx context.Context, run record.Run) error {
 			figure("ArtifactSize", float64(total.SizeBytes), cwtypes.StandardUnitBytes, *run.CompletedAt, pipeline))
 	}
 	for _, stage := range run.Stages {
-		if stage.CompletedAt == nil {
+		if stage.CompletedAt == nil || !stage.CompletedAt.After(since) {
 			continue
 		}
 		by := dimensions("Pipeline", run.Pipeline, "Stage", stage.Stage, "Environment", stage.Environment)

@@ -140,8 +140,9 @@ func TestSender_RunAndStages(t *testing.T) {
 			{Stage: "build", Status: record.Succeeded, StartedAt: at, CompletedAt: new(at.Add(12500 * time.Millisecond))},
 			{Stage: "test", Environment: "dev", Status: record.Failed, StartedAt: at, CompletedAt: new(at.Add(time.Second))},
 			{Stage: "deploy-env", Environment: "prod", Status: record.Running, StartedAt: at},
+			{Stage: "validate", Status: record.Succeeded, StartedAt: at.Add(-time.Hour), CompletedAt: new(at.Add(-time.Minute))},
 		},
-	}))
+	}, at.Add(-time.Minute)))
 	require.Empty(t, e.problems)
 	require.Equal(t, 1, e.requests, "one batch")
 	require.Equal(t, []figure{

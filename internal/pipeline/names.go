@@ -24,8 +24,8 @@ const (
 	LabelReason = "aphex.dev/reason"
 	// LabelRecorded is "true" on a run that succeeded and whose record says so.
 	LabelRecorded = "aphex.dev/recorded"
-	// LabelAnnounced is, on a run whose end was announced but whose record could
-	// not be written, the key of the announcement.
+	// LabelAnnounced is, on a run whose end was told of from outside, the key of
+	// the announcement.
 	LabelAnnounced = "aphex.dev/announced"
 	// AnnotationTopology is the topology digest of a WorkflowTemplate.
 	AnnotationTopology = "aphex.dev/topology"

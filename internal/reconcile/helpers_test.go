@@ -108,7 +108,12 @@ type bench struct {
 	// told is what channels heard: "type target key event", and refuse makes
 	// them deaf.
 	told   []string
+	events []notify.Event
 	refuse bool
+	// measured are the runs whose figures were sent, with "since" if some had
+	// been before, and at is when a pass looks, the zero time for now.
+	measured []string
+	at       time.Time
 }
 
 // Announce implements reconcile.Announcer.
@@ -121,6 +126,7 @@ func (b *bench) Announce(_ context.Context, channels []pipeline.Notification, e 
 			result.Status, result.Error = record.NotificationFailed, "the answer is 404"
 		case !skip(n):
 			b.told = append(b.told, strings.Join([]string{c.Type, c.Target, e.Key, e.Event, e.Reason, e.Run, e.RunURL, e.RecordURL}, " "))
+			b.events = append(b.events, e)
 			sent(n)
 		}
 		results = append(results, result)
@@ -227,13 +233,32 @@ func (b *bench) pass(tb require.TestingT) (string, error) {
 	b.output.Reset()
 	err := reconcile.New(reconcile.Config{
 		Cluster: b.client, Namespace: "shop", Output: &b.output, DryRun: b.dryRun, Settle: reconcile.DefaultSettle,
-		Now:  func() time.Time { return now },
-		News: func(context.Context, pipeline.Installation) (reconcile.Announcer, error) { return b, nil },
+		Now: func() time.Time {
+			if b.at.IsZero() {
+				return now
+			}
+			return b.at
+		},
+		Figures: func(context.Context, pipeline.Installation) (reconcile.Figures, error) { return b.measure, nil },
+		News:    func(context.Context, pipeline.Installation) (reconcile.Announcer, error) { return b, nil },
 		Records: func(context.Context, pipeline.Installation) (*record.Recorder, error) {
 			return record.New(bucket{b.store, &b.budget}), nil
 		},
 	}).Pass(context.Background())
 	return b.output.String(), err
+}
+
+// measure implements reconcile.Figures.
+func (b *bench) measure(_ context.Context, run record.Run, since time.Time) error {
+	if b.refuse {
+		return errors.New("CloudWatch is away")
+	}
+	text := run.WorkflowName + " " + string(run.Status)
+	if !since.IsZero() {
+		text += " since " + stamp(since)
+	}
+	b.measured = append(b.measured, text)
+	return nil
 }
 
 // kill lets n more writes through, to either side, and then none.

@@ -55,6 +55,9 @@ type Config struct {
 	// News tells channels of the end of a run; nil for nobody. It is called at
 	// most once for each pipeline in a Pass.
 	News func(ctx context.Context, inst pipeline.Installation) (Announcer, error)
+	// Figures sends the figures of the end of a run, but for those of stages that
+	// had ended by since; nil for nowhere.
+	Figures func(ctx context.Context, inst pipeline.Installation) (Figures, error)
 	// Output receives one line for each thing done.
 	Output io.Writer
 	// DryRun says what would be done and does nothing.
@@ -72,10 +75,14 @@ type Announcer interface {
 
 var _ Announcer = (*notify.Sender)(nil)
 
+// Figures is what reconciling needs of internal/cloudwatch.
+type Figures func(ctx context.Context, run record.Run, since time.Time) error
+
 // opened is what a pipeline's runs are closed with.
 type opened struct {
 	records *record.Recorder
 	news    Announcer
+	figures Figures
 }
 
 // Reconciler closes what runs of one namespace left open.

@@ -21,16 +21,39 @@ func (r *Reconciler) run(ctx context.Context, w *kube.Workflow) error {
 	}
 	rec, err := with.records.Run(ctx, w.UID)
 	known := !errors.Is(err, store.ErrNotFound)
-	if err != nil && known {
+	switch {
+	case err != nil && known:
+		_, _, err = r.close(ctx, with, w, record.Run{}, known, err)
 		return err
-	}
-	if !known || !agrees(w, &rec) {
+	case !known || !agrees(w, &rec):
 		var closed bool
-		if rec, closed, err = r.close(ctx, with, w, rec, known); err != nil || !closed {
+		if rec, closed, err = r.close(ctx, with, w, rec, known, nil); err != nil || !closed {
+			return err
+		}
+	case !r.cfg.DryRun && !told(w, &rec):
+		if err := r.catchUp(ctx, with, w, &rec); err != nil {
 			return err
 		}
 	}
 	return r.label(ctx, w, &rec)
+}
+
+// catchUp tells of the end of a run that closed its record and came no further.
+func (r *Reconciler) catchUp(ctx context.Context, with *opened, w *kube.Workflow, rec *record.Run) error {
+	before := rec.Metrics
+	r.measure(ctx, with, w, rec)
+	changed := rec.Metrics != before
+	if len(rec.Notifications) == 0 {
+		rec.Notifications = r.announce(ctx, with, w, *rec, nil)
+		changed = changed || len(rec.Notifications) > 0
+	}
+	if !changed {
+		return nil // it concerns nobody, or the record has it
+	}
+	if err := with.records.Put(ctx, *rec); err != nil {
+		return errors.Join(err, r.mark(ctx, w, rec))
+	}
+	return nil
 }
 
 // open returns what the runs of a pipeline are closed with, nil if it is not
@@ -65,6 +88,11 @@ func (r *Reconciler) open(ctx context.Context, name string) (*opened, error) {
 			return nil, err
 		}
 	}
+	if r.cfg.Figures != nil {
+		if with.figures, err = r.cfg.Figures(ctx, inst); err != nil {
+			return nil, err
+		}
+	}
 	r.opened[name] = with
 	return with, nil
 }
@@ -73,11 +101,12 @@ func (r *Reconciler) open(ctx context.Context, name string) (*opened, error) {
 // run's closed record is never ahead of them. The end is announced before the
 // last write, so that a pass after one that died tells of it, with the same
 // key. closed is false if the run is not to be touched now.
-func (r *Reconciler) close(ctx context.Context, with *opened, w *kube.Workflow, old record.Run, known bool) (rec record.Run, closed bool, err error) {
-	records := with.records
-	stages, err := records.Stages(ctx, w.UID)
-	if err != nil {
-		return record.Run{}, false, err
+//
+// damage is why the run's record cannot be read, if it cannot, see write.
+func (r *Reconciler) close(ctx context.Context, with *opened, w *kube.Workflow, old record.Run, known bool, damage error) (rec record.Run, closed bool, err error) {
+	stages, err := with.records.Stages(ctx, w.UID)
+	if damage == nil {
+		damage = err
 	}
 	if over, err := r.over(ctx, w); err != nil || !over {
 		return record.Run{}, false, err
@@ -91,18 +120,15 @@ func (r *Reconciler) close(ctx context.Context, with *opened, w *kube.Workflow, 
 		TriggeredAt: w.CreatedAt, CompletedAt: &w.FinishedAt,
 		Status: v.status, Reason: v.reason, Stages: v.stages,
 	}
-	if known { // what the run itself said of its arguments, defaults included
+	if known && old.WorkflowID == w.UID { // what the run itself said of its arguments, defaults included
 		old.CompletedAt, old.Status, old.Reason, old.Stages = rec.CompletedAt, rec.Status, rec.Reason, rec.Stages
 		rec = old
 	}
+	if damage != nil && r.cfg.DryRun {
+		return record.Run{}, false, damage
+	}
 	if !r.cfg.DryRun {
-		for _, i := range v.ended {
-			if err := records.PutStage(ctx, w.UID, v.stages[i]); err != nil {
-				return record.Run{}, false, err
-			}
-		}
-		rec.Notifications = r.announce(ctx, with, w, rec)
-		if err := records.Put(ctx, rec); err != nil {
+		if err := r.write(ctx, with, w, &rec, v.ended, damage); err != nil {
 			return record.Run{}, false, err
 		}
 	}
@@ -112,6 +138,45 @@ func (r *Reconciler) close(ctx context.Context, with *opened, w *kube.Workflow, 
 	}
 	r.say("closed", "close", "the record of run %s (%s): %s", w.Name, w.UID, ending)
 	return rec, true, nil
+}
+
+// write tells of the end and makes the records say so: those of the stages at
+// the indexes ended, and the run's. Where a record is damaged or cannot be
+// written, it waits for patience to be over, tells of the end by what is known
+// and marks the run, so that the next pass tells nobody again.
+func (r *Reconciler) write(ctx context.Context, with *opened, w *kube.Workflow, rec *record.Run, ended []int, damage error) error {
+	for _, i := range ended {
+		if damage == nil {
+			damage = with.records.PutStage(ctx, w.UID, rec.Stages[i])
+		}
+	}
+	if damage != nil && r.cfg.Now().Sub(w.FinishedAt) < patience {
+		return damage
+	}
+	if !told(w, rec) {
+		r.measure(ctx, with, w, rec)
+		rec.Notifications = r.announce(ctx, with, w, *rec, damage)
+	}
+	if damage == nil {
+		damage = with.records.Put(ctx, *rec)
+	}
+	if damage != nil {
+		return errors.Join(damage, r.mark(ctx, w, rec))
+	}
+	return nil
+}
+
+// mark notes at the run that its end has been told of, unless that shows
+// anyway.
+func (r *Reconciler) mark(ctx context.Context, w *kube.Workflow, rec *record.Run) error {
+	if told(w, rec) {
+		return nil
+	}
+	_, err := r.cfg.Cluster.LabelWorkflow(ctx, w.Namespace, w.Name, w.UID, map[string]string{pipeline.LabelAnnounced: endKey(w, rec)})
+	if err == nil || errors.Is(err, kube.ErrNotFound) || errors.Is(err, kube.ErrConflict) {
+		return nil // done; gone, or another run of its name
+	}
+	return rejected(err)
 }
 
 // over looks once more, right before the first write: somebody may have
@@ -139,6 +204,9 @@ func (r *Reconciler) label(ctx context.Context, w *kube.Workflow, rec *record.Ru
 	wanted := map[string]string{pipeline.LabelReason: rec.Reason, pipeline.LabelRecorded: ""}
 	if w.Phase == kube.PhaseSucceeded {
 		wanted[pipeline.LabelRecorded] = "true"
+	}
+	if !told(w, rec) { // until now
+		wanted[pipeline.LabelAnnounced] = endKey(w, rec)
 	}
 	differs := false
 	for label, value := range wanted {

@@ -25,71 +25,127 @@ type announcer interface {
 	Announce(ctx context.Context, channels []pipeline.Notification, e notify.Event, skip func(n int) bool, sent func(n int)) []record.Notification
 }
 
-// Figures sends figures of a run that has ended to where they are watched.
-type Figures func(ctx context.Context, run record.Run) error
+// Figures sends figures of a run that has ended to where they are watched, but
+// for those of stages that had ended by since.
+type Figures func(ctx context.Context, run record.Run, since time.Time) error
+
+// Config is what the finish stage is made of. Records is required.
+type Config struct {
+	Records recorder
+	// Figures and News are nil for nobody.
+	Figures Figures
+	News    announcer
+}
 
 // Stage is the finish stage.
 type Stage struct {
-	records recorder
-	figures Figures
-	news    announcer
-	now     func() time.Time
+	cfg Config
+	now func() time.Time
 }
 
-// New returns the finish stage writing to records. figures and news may be nil.
-func New(records recorder, figures Figures, news announcer) *Stage {
-	return &Stage{records: records, figures: figures, news: news, now: time.Now}
-}
+// New returns the finish stage.
+func New(cfg Config) *Stage { return &Stage{cfg: cfg, now: time.Now} }
 
 var _ task.Runner = (*Stage)(nil)
 
-// Run closes the run's record with the status Argo gives the run. It returns
-// no error: what went wrong stands in the message.
+// end is the end of a run, as this stage tells it.
+type end struct {
+	run record.Run
+	// url is that of the record, empty if it could not be closed: failure says
+	// why, and run is what is known without.
+	url     string
+	failure string
+	// changed says that run has more than the record.
+	changed bool
+}
+
+// Run closes the run's record with the status Argo gives the run, sends its
+// figures and announces the end, whether or not the record can be written. It
+// returns no error: what went wrong stands in the message.
 func (s *Stage) Run(ctx context.Context, req task.Request, env task.Env) (task.Result, error) {
-	status := record.Failed
+	e := s.close(ctx, &req, env)
+	if _, err := io.WriteString(env.Output, summary(e.run.Stages)); err != nil {
+		env.Logger.ErrorContext(ctx, "summary not written to the log", "err", err)
+	}
+	s.measure(ctx, env, e)
+	message := fmt.Sprintf("run %s in %s, %d stages recorded", e.run.Status, e.run.CompletedAt.Sub(e.run.TriggeredAt).Round(time.Second), len(e.run.Stages))
+	if e.failure != "" {
+		message = "the run's record could not be closed: " + e.failure
+	}
+	if told := s.announce(ctx, &req, env, e); told != "" {
+		message += "; " + told
+	}
+	if e.changed && e.failure == "" {
+		if err := s.cfg.Records.Put(ctx, e.run); err != nil {
+			env.Logger.WarnContext(ctx, "notifications and figures not recorded", "err", err)
+		}
+	}
+	return task.Result{Message: message, Outputs: map[string]string{task.OutputRecord: e.url}}, nil
+}
+
+// close closes the record.
+func (s *Stage) close(ctx context.Context, req *task.Request, env task.Env) *end {
+	status, at := record.Failed, s.now().UTC()
 	if req.WorkflowStatus == "Succeeded" {
 		status = record.Succeeded
 	}
-	run, url, err := s.records.Finish(ctx, record.Run{
-		WorkflowID: req.Run.UID, WorkflowName: req.Run.Name, Namespace: req.Run.Namespace,
+	began, err := time.Parse(time.RFC3339, req.Run.Epoch) // when this try began, in case the record does not say
+	if err != nil || began.After(at) {
+		began = at
+	}
+	run, url, err := s.cfg.Records.Finish(ctx, record.Run{
+		WorkflowID: req.Run.UID, WorkflowName: req.Run.Name, Namespace: req.Run.Namespace, TriggeredAt: began,
 		Pipeline: req.Pipeline, CommitSHA: req.Commit, Branch: req.Branch, RepoURL: req.RepoURL, Predecessor: req.Predecessor,
-	}, status, s.now().UTC())
+	}, status, at)
 	if err != nil {
 		env.Logger.ErrorContext(ctx, "run record not closed", "err", err)
-		return task.Result{
-			Message: "the run's record could not be closed: " + fault.Message(err),
-			Outputs: map[string]string{task.OutputRecord: ""},
-		}, nil
+		return &end{run: run, failure: fault.Message(err)}
 	}
-	if _, err := io.WriteString(env.Output, summary(run.Stages)); err != nil {
-		env.Logger.ErrorContext(ctx, "summary not written to the log", "err", err)
-	}
-	if s.figures != nil {
-		if err := s.figures(ctx, run); err != nil {
-			env.Logger.WarnContext(ctx, "figures not sent", "err", err)
-			_, _ = fmt.Fprintf(env.Output, "warning: %s\n", fault.Message(err)) // the log is beside the point as well
-		}
-	}
-	message := fmt.Sprintf("run %s in %s, %d stages recorded", run.Status, run.CompletedAt.Sub(run.TriggeredAt).Round(time.Second), len(run.Stages))
-	if told := s.announce(ctx, &req, env, run, url); told != "" {
-		message += "; " + told
-	}
-	return task.Result{Message: message, Outputs: map[string]string{task.OutputRecord: url}}, nil
+	return &end{run: run, url: url}
 }
 
-// announce tells the channels of the end, adds to the record what came of it,
-// and says the same in a few words, which are empty without a channel.
-func (s *Stage) announce(ctx context.Context, req *task.Request, env task.Env, run record.Run, url string) string {
+// effectFigures is the effect that keeps up to when the figures were sent.
+const effectFigures = "figures"
+
+// measure sends the figures, once.
+func (s *Stage) measure(ctx context.Context, env task.Env, e *end) {
+	if s.cfg.Figures == nil {
+		return
+	}
+	e.changed = true
+	sent, done, err := env.Effects.Get(ctx, effectFigures)
+	if until, bad := time.Parse(time.RFC3339Nano, string(sent)); done && err == nil && bad == nil {
+		e.run.Metrics = &record.Metrics{Sent: true, Until: &until}
+		return
+	}
+	if err := s.cfg.Figures(ctx, e.run, e.run.Measured()); err != nil {
+		env.Logger.WarnContext(ctx, "figures not sent", "err", err)
+		_, _ = fmt.Fprintf(env.Output, "warning: %s\n", fault.Message(err)) // the log is beside the point as well
+		e.run.Measure(fault.Message(err))
+		return
+	}
+	e.run.Measure("")
+	// Without the entry they may be sent again.
+	if err := env.Effects.Put(ctx, effectFigures, []byte(e.run.CompletedAt.Format(time.RFC3339Nano))); err != nil {
+		env.Logger.WarnContext(ctx, "figures not journalled", "err", err)
+	}
+}
+
+// announce tells the channels of the end, and says what came of it in a few
+// words, which are empty without a channel.
+func (s *Stage) announce(ctx context.Context, req *task.Request, env task.Env, e *end) string {
 	plan, err := notify.Decode(req.Notifications)
 	if err != nil {
 		env.Logger.ErrorContext(ctx, "nobody was told", "err", err)
 		return err.Error()
 	}
-	if s.news == nil || len(plan.Channels) == 0 {
+	if s.cfg.News == nil || len(plan.Channels) == 0 {
 		return ""
 	}
+	event := notify.NewEvent(e.run, req.Run.Epoch, plan.ArgoURL, e.url)
+	event.RecordError = e.failure
 	effect := func(n int) string { return fmt.Sprintf("notified-%d", n) }
-	results := s.news.Announce(ctx, plan.Channels, notify.NewEvent(run, req.Run.Epoch, plan.ArgoURL, url), func(n int) bool {
+	results := s.cfg.News.Announce(ctx, plan.Channels, event, func(n int) bool {
 		_, told, err := env.Effects.Get(ctx, effect(n))
 		return told && err == nil
 	}, func(n int) {
@@ -101,6 +157,12 @@ func (s *Stage) announce(ctx context.Context, req *task.Request, env task.Env, r
 	if len(results) == 0 {
 		return ""
 	}
+	e.run.Notifications, e.changed = results, true
+	return told(env.Output, results)
+}
+
+// told writes what came of each announcement and returns the sum of it.
+func told(out io.Writer, results []record.Notification) string {
 	var failures []string
 	for _, r := range results {
 		line := r.Type + " " + r.Target + ": " + string(r.Status)
@@ -108,11 +170,7 @@ func (s *Stage) announce(ctx context.Context, req *task.Request, env task.Env, r
 			line += ": " + r.Error
 			failures = append(failures, r.Type+" "+r.Target+": "+r.Error)
 		}
-		_, _ = fmt.Fprintf(env.Output, "notification %s\n", line) // the log is beside the point
-	}
-	run.Notifications = results
-	if err := s.records.Put(ctx, run); err != nil {
-		env.Logger.WarnContext(ctx, "notifications not recorded", "err", err)
+		_, _ = fmt.Fprintf(out, "notification %s\n", line) // the log is beside the point
 	}
 	if len(failures) > 0 {
 		return fmt.Sprintf("%d of %d channels were not told: %s", len(failures), len(results), strings.Join(failures, "; "))

@@ -34,7 +34,7 @@ func request(status string) task.Request {
 func run(ctx context.Context, t *testing.T, bucket *store.Dir, status string, out io.Writer) (result task.Result, logged string) {
 	t.Helper()
 	var log bytes.Buffer
-	result, err := finish.New(record.New(bucket), nil, nil).Run(ctx, request(status), task.Env{
+	result, err := finish.New(finish.Config{Records: record.New(bucket)}).Run(ctx, request(status), task.Env{
 		Output: out, Logger: slog.New(slog.NewTextHandler(&log, nil)), Progress: func(string) {},
 	})
 	require.NoError(t, err, "this stage never fails a run")
@@ -165,17 +165,22 @@ func TestRun_SendsFiguresOfTheClosedRecord(t *testing.T) {
 	begin(t, bucket)
 	var sent record.Run
 	var out bytes.Buffer
-	stage := finish.New(record.New(bucket), func(_ context.Context, run record.Run) error {
+	stage := finish.New(finish.Config{Records: record.New(bucket), Figures: func(_ context.Context, run record.Run, _ time.Time) error {
 		sent = run
 		return errors.New("nobody listens")
-	}, nil)
-	got, err := stage.Run(t.Context(), request("Failed"), task.Env{Output: &out, Logger: slog.New(slog.DiscardHandler), Progress: func(string) {}})
+	}})
+	got, err := stage.Run(t.Context(), request("Failed"), task.Env{
+		Output: &out, Logger: slog.New(slog.DiscardHandler), Progress: func(string) {}, Effects: &effects.Memory{},
+	})
 	require.NoError(t, err)
 	require.Regexp(t, `^run failed in`, got.Message)
 	require.Equal(t, record.Failed, sent.Status)
 	require.NotNil(t, sent.CompletedAt)
 	require.Len(t, sent.Stages, 2)
 	require.Contains(t, out.String(), "warning: nobody listens")
+	closed, err := record.New(bucket).Run(t.Context(), "uid-1")
+	require.NoError(t, err)
+	require.Equal(t, &record.Metrics{Error: "nobody listens [Internal]"}, closed.Metrics)
 }
 
 // town hears news, except the channels that are away.
@@ -214,7 +219,7 @@ func TestRun_AnnouncesTheEndOnceAndRecordsIt(t *testing.T) {
 	news, journal := &town{away: map[int]bool{1: true}}, &effects.Memory{}
 	finished := func() (string, string, record.Run) {
 		var out bytes.Buffer
-		result, err := finish.New(record.New(bucket), nil, news).Run(t.Context(), req, task.Env{
+		result, err := finish.New(finish.Config{Records: record.New(bucket), News: news}).Run(t.Context(), req, task.Env{
 			Output: &out, Logger: slog.New(slog.DiscardHandler), Progress: func(string) {}, Effects: journal,
 		})
 		require.NoError(t, err)
@@ -244,7 +249,7 @@ func TestRun_TellsOfChannelsItCannotRead(t *testing.T) {
 	begin(t, bucket)
 	req := request("Succeeded")
 	req.Notifications = "[]"
-	result, err := finish.New(record.New(bucket), nil, &town{}).Run(t.Context(), req, task.Env{Output: io.Discard, Logger: slog.New(slog.DiscardHandler), Progress: func(string) {}})
+	result, err := finish.New(finish.Config{Records: record.New(bucket), News: &town{}}).Run(t.Context(), req, task.Env{Output: io.Discard, Logger: slog.New(slog.DiscardHandler), Progress: func(string) {}})
 	require.NoError(t, err)
 	require.Contains(t, result.Message, "read the notification channels of the step")
 }

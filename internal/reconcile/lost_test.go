@@ -1,0 +1,166 @@
+package reconcile_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/aphex-pipeline/aphex/internal/kube"
+	"github.com/aphex-pipeline/aphex/internal/pipeline"
+	"github.com/aphex-pipeline/aphex/internal/record"
+	"github.com/aphex-pipeline/aphex/internal/store"
+)
+
+// finish gives a run the node of its finish stage.
+func (b *bench) finish(run, phase string) {
+	w := b.api.Get("workflows", "shop", run)
+	full := run + ".onExit"
+	w["status"].(map[string]any)["nodes"].(map[string]any)[kube.NodeID(run, full)] = map[string]any{"name": full, "phase": phase}
+	b.api.Put("workflows", w)
+}
+
+// put writes an object that nobody can read as a record.
+func (b *bench) put(t *testing.T, key string) {
+	t.Helper()
+	_, err := b.store.Put(t.Context(), key, strings.NewReader("{"), store.PutOptions{})
+	require.NoError(t, err)
+}
+
+// close makes the record of a run that of one whose finish stage has closed it.
+func (b *bench) close(t *testing.T, run string) {
+	t.Helper()
+	rec, err := b.record(t, run), error(nil)
+	rec.Status, rec.CompletedAt = record.Failed, &ended
+	rec.Stages, err = b.records.Stages(t.Context(), "uid-"+run)
+	require.NoError(t, err)
+	require.NoError(t, b.records.Put(t.Context(), rec))
+}
+
+// Whatever is wrong with the bucket, the channels hear of the end once, and the
+// figures are sent once; but not as long as it may pass.
+func TestPass_TellsAndMeasuresWithoutARecord(t *testing.T) {
+	t.Parallel()
+	for name, damage := range map[string]func(t *testing.T, b *bench){
+		"a run's record that is none": func(t *testing.T, b *bench) { b.put(t, record.RunKey("uid-shop-1")) },
+		"a stage's record is damaged": func(t *testing.T, b *bench) { b.put(t, record.StageKey("uid-shop-1", "validate", "")) },
+		"nothing can be written":      func(_ *testing.T, b *bench) { b.budget.Store(0) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newBench(t)
+			b.run("shop-1", "Failed", "Terminate", nil)
+			b.begin(t, "shop-1", "validate", "succeeded", "build", "running")
+			b.channels("shop-1", false, slack())
+			damage(t, b)
+			b.at = ended.Add(5 * time.Minute)
+			_, err := b.pass(t)
+			require.Error(t, err)
+			require.Empty(t, b.told, "it may be well soon")
+
+			b.at = ended.Add(11 * time.Minute)
+			for range 3 {
+				_, err := b.pass(t)
+				require.Error(t, err, "somebody has to mend it")
+			}
+			require.Len(t, b.events, 1)
+			e := b.events[0]
+			require.Equal(t, []string{"failed", "Terminated", "shop-1", "abc", ""}, []string{e.Event, e.Reason, e.Run, e.Commit, e.RecordURL})
+			require.NotEmpty(t, e.RecordError)
+			require.Equal(t, "build", e.Failed.Stage)
+			require.Equal(t, []string{"shop-1 failed"}, b.measured)
+
+			// Once it is mended, the record is closed, and nobody hears of it again.
+			b.budget.Store(1 << 30)
+			delete(b.store.objects, record.RunKey("uid-shop-1"))
+			b.begin(t, "shop-1", "validate", "succeeded", "build", "running")
+			_, err = b.pass(t)
+			require.NoError(t, err)
+			require.Equal(t, record.Failed, b.record(t, "shop-1").Status)
+			require.Len(t, b.events, 1)
+			require.Len(t, b.measured, 1)
+		})
+	}
+}
+
+// A bucket that does not answer makes no news of runs that have been told of.
+func TestPass_ABucketThatIsAwayIsNoNews(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	for _, run := range []string{"told-by-finish", "told-by-a-pass"} {
+		b.run(run, "Failed", "", map[string]string{"build": "Error: agent pod failed with reason: gone"})
+		b.begin(t, run, "build", "running")
+		b.channels(run, false, slack())
+	}
+	b.finish("told-by-finish", kube.PhaseSucceeded)
+	_, err := b.pass(t)
+	require.NoError(t, err)
+	require.Len(t, b.events, 1)
+	for _, run := range []string{"told-by-finish", "told-by-a-pass"} {
+		b.put(t, record.RunKey("uid-"+run))
+	}
+	_, err = b.pass(t)
+	require.Error(t, err)
+	require.Len(t, b.events, 1)
+	require.Equal(t, []string{"told-by-a-pass failed"}, b.measured)
+}
+
+// A finish stage that died after it closed the record has told nobody.
+func TestPass_TellsForAFinishStageThatDied(t *testing.T) {
+	t.Parallel()
+	for phase, told := range map[string]int{kube.PhaseError: 1, kube.PhaseSucceeded: 0} {
+		b := newBench(t)
+		b.run("shop-1", "Failed", "", nil)
+		b.begin(t, "shop-1", "build", "failed CommandFailed")
+		b.finish("shop-1", phase)
+		b.channels("shop-1", false, slack())
+		b.close(t, "shop-1")
+		for range 2 {
+			_, err := b.pass(t)
+			require.NoError(t, err)
+			require.Len(t, b.events, told, phase)
+			require.Len(t, b.measured, told, phase)
+			require.Len(t, b.record(t, "shop-1").Notifications, told, phase)
+		}
+	}
+}
+
+// Nobody is told whom it does not concern, however often a pass looks.
+func TestPass_WritesNothingForAnEndThatConcernsNobody(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.run("shop-1", "Failed", "", nil)
+	b.begin(t, "shop-1", "build", "failed CommandFailed")
+	b.finish("shop-1", kube.PhaseError)
+	b.close(t, "shop-1")
+	_, err := b.pass(t)
+	require.NoError(t, err)
+	require.Empty(t, b.events)
+	b.budget.Store(0) // a write would fail
+	_, err = b.pass(t)
+	require.NoError(t, err)
+}
+
+func TestPass_MeasuresTheStagesOfThisTry(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.run("shop-1", "Failed", "Terminate", nil)
+	b.begin(t, "shop-1", "build", "running")
+	rec := b.record(t, "shop-1")
+	rec.Metrics = &record.Metrics{Sent: true, Until: new(began.Add(-time.Hour))}
+	require.NoError(t, b.records.Put(t.Context(), rec))
+	_, err := b.pass(t)
+	require.NoError(t, err)
+	require.Equal(t, []string{"shop-1 failed since " + stamp(began.Add(-time.Hour))}, b.measured)
+	require.Equal(t, &record.Metrics{Sent: true, Until: &ended}, b.record(t, "shop-1").Metrics)
+
+	b.run("shop-2", "Failed", "Terminate", nil)
+	b.begin(t, "shop-2", "build", "running")
+	b.refuse = true
+	output, err := b.pass(t)
+	require.NoError(t, err, "figures are beside the point")
+	require.Contains(t, output, "sent no figures of run shop-2: CloudWatch is away")
+	require.Equal(t, "CloudWatch is away [Internal]", b.record(t, "shop-2").Metrics.Error)
+	require.NotEmpty(t, b.api.Get("workflows", "shop", "shop-2")["metadata"].(map[string]any)["labels"].(map[string]any)[pipeline.LabelAnnounced])
+}
