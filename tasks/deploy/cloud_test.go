@@ -31,6 +31,8 @@ import (
 type cloud struct {
 	mu    sync.Mutex
 	asked []string
+	// ended are the deployments that figures were sent of.
+	ended []Deployment
 }
 
 // Do implements aws.HTTPClient.
@@ -144,5 +146,9 @@ func deployed(t *testing.T, c *cloud, config string, assembly map[string]string)
 	})
 	req := task.Request{Run: task.Run{UID: "u1", Name: "shop-1"}, Pipeline: "shop", Environment: "dev", Stage: "deploy-dev", Commit: strings.Repeat("b", 40), ConfigPath: "aphex-config.yaml"}
 	env := task.Env{Output: io.Discard, Logger: slog.New(slog.DiscardHandler), Progress: func(string) {}, Effects: &effects.Memory{}}
+	s.cfg.Deployed = func(_ context.Context, _ task.Request, stacks []Deployment) error {
+		c.ended = append(c.ended, stacks...)
+		return nil
+	}
 	return s.Run(t.Context(), req, env)
 }

@@ -56,6 +56,9 @@ func TestRun_StackHasATimeOfItsOwn(t *testing.T) {
 		require.Contains(t, fault.Message(err), "the stack's time of 20m0s is used up (environments[].stacks[].timeout)")
 		require.InDelta(t, 20*time.Minute, time.Since(began), float64(time.Minute))
 		require.Equal(t, []string{"base in eu-west-1: change set of one"}, c.did(), "the stack after it is left alone")
+		require.Len(t, c.ended, 1, "it counts as one that failed")
+		require.Equal(t, "one", c.ended[0].Stack)
+		require.False(t, c.ended[0].Succeeded)
 	})
 }
 
@@ -67,6 +70,7 @@ func TestRun_StackTimeDoesNotStopOthers(t *testing.T) {
 		require.ErrorIs(t, err, &fault.Fault{Reason: fault.StackTimeout})
 		require.Contains(t, fault.Message(err), "the stack's time of 20m0s is used up")
 		require.Contains(t, fault.Message(err), "the environment's time of 45m0s is used up", "the other one goes on to that")
+		require.Len(t, c.ended, 2)
 		require.InDelta(t, 45*time.Minute, time.Since(began), float64(time.Minute))
 	})
 }

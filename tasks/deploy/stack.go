@@ -2,6 +2,7 @@ package deploy
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -166,6 +167,12 @@ func (d *deployment) limited(ctx context.Context, s *selection, stack *assembly.
 		"Raise the timeout of the stack, or find out what took so long", "the stack's time of %s is used up (environments[].stacks[].timeout)", limit))
 }
 
+// timedOut reports whether the time of the stack, or of all of them, is used up.
+func timedOut(ctx context.Context) bool {
+	cause := context.Cause(ctx)
+	return errors.Is(cause, &fault.Fault{Reason: fault.StackTimeout}) || errors.Is(cause, &fault.Fault{Reason: fault.StageTimeout})
+}
+
 // deployStack deploys one stack; several may be under way at a time.
 func (d *deployment) deployStack(ctx context.Context, s *selection, stack *assembly.Stack) error {
 	ctx, cancel := d.limited(ctx, s, stack)
@@ -181,7 +188,7 @@ func (d *deployment) deployStack(ctx context.Context, s *selection, stack *assem
 	began, said := d.stage.now(), newEvents()
 	defer d.storeEvents(ctx, stack.Name, said)
 	result, err := d.deployer(session, said).Deploy(ctx, d.input(s, stack, template))
-	if ctx.Err() == nil || err == nil { // else it goes on without us
+	if ctx.Err() == nil || err == nil || timedOut(ctx) { // else it goes on without us
 		d.mu.Lock()
 		d.ended = append(d.ended, Deployment{Stack: stack.Name, Succeeded: err == nil, Began: began, Ended: d.stage.now()})
 		d.mu.Unlock()
