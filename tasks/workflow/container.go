@@ -96,6 +96,7 @@ func containerTemplate(node pipeline.Node, step body, inst pipeline.Installation
 			Image: quoted(inst.Images.Plugin), ImagePullPolicy: quoted(inst.ImagePullPolicy),
 			Command: []quoted{"aphex", "task", step.Stage}, Args: args,
 		},
+		Metrics: stageMetrics(node, inst),
 		Outputs: &outputs{Parameters: list},
 	}
 }

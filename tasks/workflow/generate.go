@@ -135,6 +135,7 @@ func build(cfg *pipeline.Config, nodes []pipeline.Node, inst pipeline.Installati
 			},
 			PodMetadata:  podMetadata(name, "main"),
 			PodSpecPatch: block(patch),
+			Metrics:      runMetrics(inst),
 			Templates:    templates(nodes, digest, news, inst),
 		},
 	}

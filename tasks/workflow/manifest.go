@@ -52,6 +52,7 @@ type (
 		Executor           *executor        `yaml:"executor,omitempty"`
 		PodGC              *podGC           `yaml:"podGC,omitempty"`
 		PodSpecPatch       block            `yaml:"podSpecPatch"`
+		Metrics            *metrics         `yaml:"metrics"`
 		Templates          []template       `yaml:"templates"`
 	}
 
@@ -128,6 +129,7 @@ type (
 		DAG           *dag           `yaml:"dag,omitempty"`
 		Plugin        *plugin        `yaml:"plugin,omitempty"`
 		Container     *stepContainer `yaml:"container,omitempty"`
+		Metrics       *metrics       `yaml:"metrics,omitempty"`
 		Outputs       *outputs       `yaml:"outputs,omitempty"`
 	}
 
