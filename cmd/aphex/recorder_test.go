@@ -42,6 +42,8 @@ func TestStageRecorder(t *testing.T) {
 	// The events that the record names are those of this environment.
 	require.NoError(t, records.PutEvents(t.Context(), record.Events{WorkflowID: "uid-1", Environment: "dev", Stack: "api"}))
 	require.NoError(t, records.PutEvents(t.Context(), record.Events{WorkflowID: "uid-1", Environment: "dev-2", Stack: "api"}))
+	_, err = bucket.Put(t.Context(), "runs/uid-1/events/dev/api/other.json", strings.NewReader("{}"), store.PutOptions{})
+	require.NoError(t, err)
 	require.NoError(t, s.StageEnded(t.Context(), deploy, at.Add(time.Minute), at.Add(2*time.Minute), "Failed", "it broke", "StackFailed", "s3://shop/deploy.log"))
 
 	// What the test reports say comes from the result that the stage stored.

@@ -96,6 +96,9 @@ func writeRun(w io.Writer, r record.Run, now time.Time) error {
 	if r.Artifacts != nil {
 		head = append(head, []string{"Artifacts", fmt.Sprintf("%d, %s", r.Artifacts.Count, bytesize.Format(r.Artifacts.SizeBytes))})
 	}
+	if r.CompletedAt != nil {
+		head = append(head, []string{"Metrics", figures(r.Metrics)})
+	}
 	head = append(head, []string{""})
 	if err := table(w, head...); err != nil {
 		return err
@@ -156,6 +159,17 @@ func wrapped(text string) []string {
 		line, length = line+word, length+size
 	}
 	return append(lines, line)
+}
+
+// figures says what came of the figures of a run's end.
+func figures(m *record.Metrics) string {
+	switch {
+	case m == nil:
+		return "none"
+	case m.Sent:
+		return "sent"
+	}
+	return "not sent: " + cut(m.Error)
 }
 
 // testRows are what the test reports of the stages say, after an empty line.

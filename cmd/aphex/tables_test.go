@@ -121,6 +121,20 @@ test-prod  1       3       0        smoke t [1m1  expected 200, got 503
 	require.NotContains(t, out.String(), "TESTS")
 }
 
+func TestTables_Metrics(t *testing.T) {
+	t.Parallel()
+	for want, m := range map[string]*record.Metrics{
+		"none": nil, "sent": {Sent: true}, `not sent: put 3 figures: not you \[AWSRejected\]`: {Error: "put 3 figures: not you [AWSRejected]"},
+	} {
+		var out strings.Builder
+		require.NoError(t, writeRun(&out, record.Run{TriggeredAt: at(0), CompletedAt: new(at(1)), Metrics: m}, at(9)))
+		require.Regexp(t, "(?m)^Metrics +"+want+"$", out.String())
+		out.Reset()
+		require.NoError(t, writeRun(&out, record.Run{TriggeredAt: at(0)}, at(9)))
+		require.NotContains(t, out.String(), "Metrics", "while it lasts nobody sends them")
+	}
+}
+
 func TestTables_Artifacts(t *testing.T) {
 	t.Parallel()
 	var out strings.Builder
