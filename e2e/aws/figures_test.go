@@ -22,7 +22,7 @@ func TestFigures_OfARunAreReadBack(t *testing.T) {
 	cfg := emulator.DirectConfig(aws.AccountTools, region)
 	ended := time.Now().UTC().Truncate(time.Minute)
 	run := record.Run{Pipeline: "shop", Status: record.Succeeded, TriggeredAt: ended.Add(-90 * time.Second), CompletedAt: &ended}
-	require.NoError(t, cloudwatch.New(func(context.Context) (awssdk.Config, error) { return cfg, nil }).Run(t.Context(), run))
+	require.NoError(t, cloudwatch.New(func(context.Context) (awssdk.Config, error) { return cfg, nil }).Run(t.Context(), run, time.Time{}))
 
 	client := cwsdk.NewFromConfig(cfg)
 	by := []cwtypes.Dimension{{Name: awssdk.String("Pipeline"), Value: awssdk.String("shop")}}
