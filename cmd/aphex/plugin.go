@@ -47,6 +47,8 @@ const (
 	// buildSecretsDir is where the generated template mounts the Secrets that
 	// build commands may be given, each as a folder.
 	buildSecretsDir = "/var/run/secrets/aphex/build" //nolint:gosec // G101: a folder
+	// channelSecretsDir is where it mounts those that channels are reached with.
+	channelSecretsDir = "/var/run/secrets/aphex/channels" //nolint:gosec // G101: a folder
 )
 
 func newPlugin() *cobra.Command {

@@ -137,6 +137,7 @@ func (p parts) finish(figures finish.Figures) *finish.Stage {
 		Records: p.records, Figures: figures,
 		News: notify.New(notify.Config{
 			Base: p.identity.base, Hide: p.identity.redactor.Add, Redact: p.identity.redactor.String, Version: version.Get().Version,
+			Secrets: channelSecretsDir,
 		}),
 	})
 }

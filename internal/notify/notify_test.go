@@ -11,6 +11,8 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -197,6 +199,31 @@ func TestAnnounce_TellsEachKindOfChannel(t *testing.T) {
 	require.Equal(t, e.Key, form.Get("MessageDeduplicationId"))
 	require.JSONEq(t, hook.body, form.Get("Message"))
 	require.Contains(t, got["sns"][0].header.Get("Authorization"), "/eu-central-1/sns/", "the topic's region")
+}
+
+// The address may be in a Secret of the namespace, which the kubelet mounts.
+func TestAnnounce_AddressInASecretOfTheNamespace(t *testing.T) {
+	t.Parallel()
+	f, dir := newFar(t), t.TempDir()
+	require.NoError(t, os.Mkdir(filepath.Join(dir, "chat"), 0o700))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "chat", "hook"), []byte(f.url+"/hook\n"), 0o600))
+	redactor := redact.New()
+	sender := notify.New(notify.Config{Hide: redactor.Add, Redact: redactor.String, Secrets: dir})
+	channels := []pipeline.Notification{
+		{Type: pipeline.NotifyWebhook, Target: "kubernetes:chat#hook"}, {Type: pipeline.NotifyWebhook, Target: "kubernetes:mail#hook"},
+	}
+	tell := func(s *notify.Sender) []record.Notification {
+		return s.Announce(t.Context(), channels, f.event(), func(int) bool { return false }, func(int) {})
+	}
+	results := tell(sender)
+	require.Equal(t, record.NotificationSent, results[0].Status, "%+v", results)
+	require.Len(t, f.requests, 1)
+	require.Contains(t, results[1].Error, "the Secret is not mounted in this pod")
+	require.NotContains(t, redactor.String(f.url+"/hook"), "/hook")
+
+	// Reconcile has no mounts, and says so.
+	sender, _ = f.sender()
+	require.Contains(t, tell(sender)[0].Error, "there are no Secrets of a namespace here")
 }
 
 func TestAnnounce_TriesAgain(t *testing.T) {

@@ -53,6 +53,9 @@ type Config struct {
 	Hide func(values ...string)
 	// Redact replaces what was hidden. Required.
 	Redact func(text string) string
+	// Secrets is a folder with one folder for each Secret of the namespace that
+	// channels may be reached with; empty for none.
+	Secrets string
 	// Version is that of this program.
 	Version string
 }
@@ -72,7 +75,7 @@ func New(cfg Config) *Sender {
 	client.HTTPClient.Timeout = requestLimit
 	client.HTTPClient.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	client.ErrorHandler = retryablehttp.PassthroughErrorHandler
-	return &Sender{cfg: cfg, http: client, secrets: secretref.New(secretref.Config{Base: cfg.Base, Hide: cfg.Hide})}
+	return &Sender{cfg: cfg, http: client, secrets: secretref.New(secretref.Config{Base: cfg.Base, Hide: cfg.Hide, Mounted: cfg.Secrets})}
 }
 
 // Announce tells every channel that wants to hear of the event, all at once,

@@ -114,6 +114,10 @@ type Installation struct {
 	// among them are mounted in the sidecar alone; they may be missing from the
 	// cluster. Empty for none.
 	BuildSecrets []string `yaml:"buildSecrets,omitempty"`
+	// ChannelSecrets are names of Secrets of the namespace that targets under
+	// notifications of the configuration may refer to, mounted like those of
+	// BuildSecrets and never given to commands. Empty for none.
+	ChannelSecrets []string `yaml:"channelSecrets,omitempty"`
 	// AWS says where the sidecar's base credentials come from.
 	AWS AWSIdentity `yaml:"aws,omitempty"`
 	// WorkerResources are the worker's requests and limits, by resource name;

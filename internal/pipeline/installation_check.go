@@ -90,6 +90,7 @@ func (i Installation) checkNames(c *check) {
 	c.match("serviceAccount", i.ServiceAccount, patternName, "a Kubernetes object name", true)
 	c.match("gitSecret", i.GitSecret, patternName, "a Kubernetes object name", true)
 	i.checkBuildSecrets(c)
+	i.checkChannelSecrets(c)
 	if i.TTLDays < 1 || i.TTLDays > maxTTLDays {
 		c.add("ttlDays", "%d is not allowed: 1 to %d", i.TTLDays, maxTTLDays)
 	}
@@ -109,6 +110,24 @@ func (i Installation) checkBuildSecrets(c *check) {
 		}
 		if slices.Index(i.BuildSecrets, ref) < n {
 			c.add(at, "%q stands twice", ref)
+		}
+	}
+}
+
+// checkChannelSecrets keeps what a channel is sent to from being the token of a
+// service account.
+func (i Installation) checkChannelSecrets(c *check) {
+	if len(i.ChannelSecrets) > maxBuildSecrets {
+		c.add("channelSecrets", "has %d entries: at most %d are allowed", len(i.ChannelSecrets), maxBuildSecrets)
+	}
+	for n, name := range i.ChannelSecrets {
+		at := fmt.Sprintf("channelSecrets[%d]", n)
+		c.match(at, name, patternName, "the name of a Secret, such as shop-slack", true)
+		if strings.HasSuffix(name, ".service-account-token") {
+			c.add(at, "%q is not allowed: it is the token of a service account, which is not for channels", name)
+		}
+		if slices.Index(i.ChannelSecrets, name) < n {
+			c.add(at, "%q stands twice", name)
 		}
 	}
 }

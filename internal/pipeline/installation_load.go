@@ -20,7 +20,7 @@ func installationKeys() map[string][]string {
 		"": {
 			"pipeline", "namespace", "controllerNamespace", "runner", "nudge", "repoUrl", "branch", "configPath", "bucket",
 			"bucketPrefix", "region", "endpointUrl", "images", "imagePullPolicy", "imagePullSecrets", "gitSecret", "buildSecrets",
-			"aws", "workerResources", "workerEnv", "artifactRepository", "argoUrl", "serviceAccount", "ttlDays",
+			"channelSecrets", "aws", "workerResources", "workerEnv", "artifactRepository", "argoUrl", "serviceAccount", "ttlDays",
 		},
 		"images":             {"plugin", "worker", "builder", "rootless"},
 		"aws":                {"roleArn", "audience", "projectToken"},

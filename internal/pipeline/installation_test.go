@@ -109,6 +109,9 @@ func TestLoadInstallation_Refuses(t *testing.T) {
 		"a secret of another kind":  {minimalInstallation + "buildSecrets: [vault:x]\n", "secretsmanager:shop/npm, ssm:/shop/npm-token or kubernetes:npm"},
 		"a secret twice":            {minimalInstallation + "buildSecrets: [ssm:/x, ssm:/x]\n", "buildSecrets[1]: \"ssm:/x\" stands twice"},
 		"an account's token":        {minimalInstallation + "buildSecrets: [kubernetes:aphex-executor-plugin.service-account-token]\n", "is the token of a service account"},
+		"a channel's reference":     {minimalInstallation + "channelSecrets: [\"kubernetes:slack\"]\n", "the name of a Secret, such as shop-slack"},
+		"a channel's secret twice":  {minimalInstallation + "channelSecrets: [slack, slack]\n", "channelSecrets[1]: \"slack\" stands twice"},
+		"a token for a channel":     {minimalInstallation + "channelSecrets: [aphex-workflow.service-account-token]\n", "which is not for channels"},
 		"a long pipeline name":      {strings.Replace(minimalInstallation, "pipeline: shop", "pipeline: "+strings.Repeat("x", 41), 1), "at most 40"},
 		"its controller's own":      {minimalInstallation + "controllerNamespace: team\n", "namespace of Argo's controller"},
 	}

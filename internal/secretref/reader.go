@@ -92,7 +92,7 @@ func (r *Reader) whole(ctx context.Context, kind, name, field, op string) (strin
 		return r.mounted(name, field, op)
 	default:
 		return "", fault.Newf(fault.User, fault.SecretUnusable, op, "Correct the reference",
-			"the reference begins with %q; allowed are %s, %s and, for build.secrets, %s", kind, KindSecretsManager, KindSSM, KindKubernetes)
+			"the reference begins with %q; allowed are %s, %s and %s", kind, KindSecretsManager, KindSSM, KindKubernetes)
 	}
 	conf, err := r.cfg.Base(ctx)
 	if err != nil {

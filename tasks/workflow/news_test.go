@@ -50,8 +50,9 @@ type mounting struct {
 	} `json:"volumeMounts"`
 }
 
-// Secrets of build commands are the sidecar's to read, and nobody else's.
-func TestGenerate_BuildSecretsAreMountedInTheSidecarAlone(t *testing.T) {
+// Secrets of build commands and channels are the sidecar's to read, and nobody
+// else's.
+func TestGenerate_SecretsAreMountedInTheSidecarAlone(t *testing.T) {
 	t.Parallel()
 	for _, runner := range []string{pipeline.RunnerPlugin, pipeline.RunnerContainer} {
 		cfg, inst := load(t, filepath.Join(goldenDir, "everything"))
@@ -70,23 +71,25 @@ func TestGenerate_BuildSecretsAreMountedInTheSidecarAlone(t *testing.T) {
 			} `json:"volumes"`
 		}
 		require.NoError(t, json.Unmarshal([]byte(decode(t, data).Spec.PodSpecPatch), &pod))
-		volume := ""
-		for _, v := range pod.Volumes {
-			if v.Secret.SecretName == "npm" {
-				volume = v.Name
-				require.True(t, v.Secret.Optional, "a run begins without it, and says so")
-			}
-		}
-		require.NotEmpty(t, volume)
-		mounted := map[string]string{}
-		for _, c := range append(pod.InitContainers, pod.Containers...) {
-			for _, m := range c.VolumeMounts {
-				if m.Name == volume {
-					mounted[c.Name] = m.MountPath
+		for name, path := range map[string]string{"npm": "/var/run/secrets/aphex/build/npm", "chat": "/var/run/secrets/aphex/channels/chat"} {
+			volume := ""
+			for _, v := range pod.Volumes {
+				if v.Secret.SecretName == name {
+					volume = v.Name
+					require.True(t, v.Secret.Optional, "a run begins without it, and says so")
 				}
 			}
+			require.NotEmpty(t, volume)
+			mounted := map[string]string{}
+			for _, c := range append(pod.InitContainers, pod.Containers...) {
+				for _, m := range c.VolumeMounts {
+					if m.Name == volume {
+						mounted[c.Name] = m.MountPath
+					}
+				}
+			}
+			sidecar := map[string]string{pipeline.RunnerPlugin: "aphex-executor-plugin", pipeline.RunnerContainer: "main"}[runner]
+			require.Equal(t, map[string]string{sidecar: path}, mounted)
 		}
-		sidecar := map[string]string{pipeline.RunnerPlugin: "aphex-executor-plugin", pipeline.RunnerContainer: "main"}[runner]
-		require.Equal(t, map[string]string{sidecar: "/var/run/secrets/aphex/build/npm"}, mounted)
 	}
 }

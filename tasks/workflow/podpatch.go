@@ -37,6 +37,9 @@ const (
 	// dirBuild has a folder for each Secret that build commands may be given.
 	dirBuild    = "/var/run/secrets/aphex/build"
 	volumeBuild = "aphex-build-secret-"
+	// dirChannels has one for each that channels may be reached with.
+	dirChannels    = "/var/run/secrets/aphex/channels"
+	volumeChannels = "aphex-channel-secret-"
 
 	binary     = dirBinary + "/aphex"
 	socket     = dirRun + "/worker.sock"
@@ -238,8 +241,8 @@ func pluginContainer(inst pipeline.Installation) container {
 		{Name: volumePrivate, MountPath: dirPrivate},
 		{Name: volumeGit, MountPath: dirGit, ReadOnly: true},
 	}
-	for n, name := range clusterSecrets(inst) {
-		mounts = append(mounts, mount{Name: volumeBuild + strconv.Itoa(n), MountPath: dirBuild + "/" + name, ReadOnly: true})
+	for _, s := range clusterSecrets(inst) {
+		mounts = append(mounts, mount{Name: s.volume, MountPath: s.path, ReadOnly: true})
 	}
 	if inst.AWS.ProjectToken {
 		env = append(env,
@@ -254,16 +257,23 @@ func pluginContainer(inst pipeline.Installation) container {
 	}
 }
 
-// clusterSecrets are the names of the Secrets that build commands may be given.
-// The kubelet mounts them, so nobody needs the right to read Secrets.
-func clusterSecrets(inst pipeline.Installation) []string {
-	var names []string
+// clusterSecret is a Secret of the namespace that the sidecar reads.
+type clusterSecret struct{ name, volume, path string }
+
+// clusterSecrets are the Secrets that build commands may be given, and those
+// that channels are reached with. The kubelet mounts them, so nobody needs the
+// right to read Secrets.
+func clusterSecrets(inst pipeline.Installation) []clusterSecret {
+	var list []clusterSecret
 	for _, ref := range inst.BuildSecrets {
 		if name, ok := strings.CutPrefix(ref, "kubernetes:"); ok {
-			names = append(names, name)
+			list = append(list, clusterSecret{name, volumeBuild + strconv.Itoa(len(list)), dirBuild + "/" + name})
 		}
 	}
-	return names
+	for n, name := range inst.ChannelSecrets {
+		list = append(list, clusterSecret{name, volumeChannels + strconv.Itoa(n), dirChannels + "/" + name})
+	}
+	return list
 }
 
 // workerContainer runs the user's commands. It has no credential; its first
@@ -332,11 +342,8 @@ func podVolumes(inst pipeline.Installation) []volume {
 		Name:   volumeGit,
 		Secret: &secret{SecretName: inst.GitSecret, DefaultMode: modeSecret, Optional: true},
 	})
-	for n, name := range clusterSecrets(inst) {
-		volumes = append(volumes, volume{
-			Name:   volumeBuild + strconv.Itoa(n),
-			Secret: &secret{SecretName: name, DefaultMode: modeSecret, Optional: true},
-		})
+	for _, s := range clusterSecrets(inst) {
+		volumes = append(volumes, volume{Name: s.volume, Secret: &secret{SecretName: s.name, DefaultMode: modeSecret, Optional: true}})
 	}
 	if inst.AWS.ProjectToken {
 		volumes = append(volumes, volume{
