@@ -134,7 +134,7 @@ func (p parts) stages() task.Registry {
 // finish composes the stage that closes a run in the cluster.
 func (p parts) finish(figures finish.Figures) *finish.Stage {
 	return finish.New(finish.Config{
-		Records: p.records, Figures: figures,
+		Records: p.records, Figures: figures, Workflows: p.kube,
 		News: notify.New(notify.Config{
 			Base: p.identity.base, Hide: p.identity.redactor.Add, Redact: p.identity.redactor.String, Version: version.Get().Version,
 			Secrets: channelSecretsDir,

@@ -8,10 +8,12 @@
 // and whose pod has not failed, and deletes nothing that has changed since it
 // was read.
 //
-// The end of a run whose record it closes is announced to the channels that the
-// run's finish stage would have told, with the key it would have had.
+// The end of a run whose record it closes, or cannot close for long, is
+// announced to the channels that the run's finish stage would have told, with
+// the key it would have had, and its figures are sent. The same goes for a
+// finish stage that closed the record and came no further.
 //
 // It does not start runs and does not touch AWS beyond the records and what
-// announcements need. Imported
+// announcements and figures need. Imported
 // by the composition root.
 package reconcile

@@ -9,6 +9,7 @@ import (
 
 	"github.com/aphex-pipeline/aphex/internal/kube"
 	"github.com/aphex-pipeline/aphex/internal/pipeline"
+	"github.com/aphex-pipeline/aphex/internal/reconcile"
 	"github.com/aphex-pipeline/aphex/internal/record"
 	"github.com/aphex-pipeline/aphex/internal/store"
 )
@@ -82,6 +83,30 @@ func TestPass_TellsAndMeasuresWithoutARecord(t *testing.T) {
 			require.Len(t, b.measured, 1)
 		})
 	}
+}
+
+// What no record says is asked of the Workflow.
+func TestWithNodes(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.run("shop-1", "Failed", "", map[string]string{
+		"build": "Succeeded: built", "deploy-pipeline": "Failed: no [SynthFailed]", "deploy-dev": "Succeeded: passed over [Superseded]",
+		"test-dev": "Error: lost", "test-dev(0)": "Error: lost", "deploy-prod": "Omitted: ", "onExit": "Succeeded: told",
+	})
+	w, err := b.client.Workflow(t.Context(), "shop", "shop-1")
+	require.NoError(t, err)
+	got := map[string]string{}
+	for _, s := range reconcile.WithNodes(w, []record.Stage{{StageName: "build", Stage: "build", Status: record.Succeeded, Message: "as recorded"}}) {
+		message := s.Message
+		if s.ErrorMessage != nil {
+			message = *s.ErrorMessage
+		}
+		got[s.StageName] = strings.Join([]string{s.Stage, s.Environment, string(s.Status), s.Reason, message}, "|")
+	}
+	require.Equal(t, map[string]string{
+		"build": "build||succeeded||as recorded", "deploy-pipeline": "deploy-pipeline||failed|SynthFailed|no [SynthFailed]",
+		"deploy-env-dev": "deploy-env|dev|succeeded|Superseded|passed over [Superseded]", "test-dev": "test|dev|failed||lost",
+	}, got)
 }
 
 // A bucket that does not answer makes no news of runs that have been told of.

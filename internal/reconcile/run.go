@@ -111,6 +111,9 @@ func (r *Reconciler) close(ctx context.Context, with *opened, w *kube.Workflow, 
 	if over, err := r.over(ctx, w); err != nil || !over {
 		return record.Run{}, false, err
 	}
+	if damage != nil {
+		stages = WithNodes(w, stages)
+	}
 	v := judge(w, known, stages)
 	rec = record.Run{
 		SchemaVersion: record.SchemaVersion, WorkflowID: w.UID, WorkflowName: w.Name, Namespace: w.Namespace,

@@ -8,8 +8,10 @@ import (
 	"time"
 
 	"github.com/aphex-pipeline/aphex/internal/fault"
+	"github.com/aphex-pipeline/aphex/internal/kube"
 	"github.com/aphex-pipeline/aphex/internal/notify"
 	"github.com/aphex-pipeline/aphex/internal/pipeline"
+	"github.com/aphex-pipeline/aphex/internal/reconcile"
 	"github.com/aphex-pipeline/aphex/internal/record"
 	"github.com/aphex-pipeline/aphex/tasks/task"
 )
@@ -25,6 +27,11 @@ type announcer interface {
 	Announce(ctx context.Context, channels []pipeline.Notification, e notify.Event, skip func(n int) bool, sent func(n int)) []record.Notification
 }
 
+// workflows is what the stage needs of internal/kube.
+type workflows interface {
+	Workflow(ctx context.Context, namespace, name string) (*kube.Workflow, error)
+}
+
 // Figures sends figures of a run that has ended to where they are watched, but
 // for those of stages that had ended by since.
 type Figures func(ctx context.Context, run record.Run, since time.Time) error
@@ -35,6 +42,9 @@ type Config struct {
 	// Figures and News are nil for nobody.
 	Figures Figures
 	News    announcer
+	// Workflows says of a run whose records cannot be read how its stages ended;
+	// nil for nobody.
+	Workflows workflows
 }
 
 // Stage is the finish stage.
@@ -99,9 +109,26 @@ func (s *Stage) close(ctx context.Context, req *task.Request, env task.Env) *end
 	}, status, at)
 	if err != nil {
 		env.Logger.ErrorContext(ctx, "run record not closed", "err", err)
+		s.addNodes(ctx, req, env, &run)
 		return &end{run: run, failure: fault.Message(err)}
 	}
 	return &end{run: run, url: url}
+}
+
+// addNodes adds to the stages of run those that its Workflow has.
+func (s *Stage) addNodes(ctx context.Context, req *task.Request, env task.Env, run *record.Run) {
+	if s.cfg.Workflows == nil {
+		return
+	}
+	w, err := s.cfg.Workflows.Workflow(ctx, req.Run.Namespace, req.Run.Name)
+	if err != nil || w.UID != req.Run.UID {
+		env.Logger.WarnContext(ctx, "the run's stages are not known", "err", err)
+		return
+	}
+	run.Stages = reconcile.WithNodes(w, run.Stages)
+	if failed := record.FirstFailed(run.Stages); run.Reason == "" && failed != nil {
+		run.Reason = failed.Reason
+	}
 }
 
 // effectFigures is the effect that keeps up to when the figures were sent.

@@ -17,6 +17,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/stretchr/testify/require"
 
+	"github.com/aphex-pipeline/aphex/internal/kube/kubetest"
 	"github.com/aphex-pipeline/aphex/internal/notify"
 	"github.com/aphex-pipeline/aphex/internal/pipeline"
 	"github.com/aphex-pipeline/aphex/internal/record"
@@ -88,16 +89,28 @@ func TestRun_TellsAndMeasuresWithoutARecord(t *testing.T) {
 		_, err := bucket.Put(t.Context(), key, bytes.NewReader([]byte("{")), store.PutOptions{})
 		require.NoError(t, err)
 	}
+	cluster := kubetest.New(t)
+	cluster.Put("workflows", kubetest.Object{
+		"apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow", "metadata": map[string]any{"name": "shop-1", "namespace": "team", "uid": "uid-1"},
+		"status": map[string]any{"phase": "Running", "nodes": map[string]any{
+			"1": map[string]any{"name": "shop-1", "phase": "Failed"},
+			"2": map[string]any{"name": "shop-1.build", "phase": "Succeeded", "message": "built"},
+			"3": map[string]any{"name": "shop-1.deploy-dev", "phase": "Failed", "message": "stack api failed [StackFailed]"},
+			"4": map[string]any{"name": "shop-1.test-dev", "phase": "Omitted"},
+			"5": map[string]any{"name": "shop-1.onExit", "phase": "Running"},
+		}},
+	})
+	client := cluster.Client(t)
 	put(damaged, record.RunKey("uid-1"))
 	put(torn, record.StageKey("uid-1", "build", ""))
 	for name, tt := range map[string]struct {
 		records *record.Recorder
-		failed  string // the first cause, as far as it is known
+		cause   string
 	}{
-		"no bucket":                   {record.New(broken(t)), ""},
-		"a run's record that is none": {record.New(damaged), "deploy-env-dev"},
-		"a stage's record is damaged": {record.New(torn), "deploy-env-dev"},
-		"nothing can be written":      {record.New(readOnly{whole}), "deploy-env-dev"},
+		"no bucket":                   {record.New(broken(t)), "stack api failed [StackFailed]"},
+		"a run's record that is none": {record.New(damaged), ""},
+		"a stage's record is damaged": {record.New(torn), ""},
+		"nothing can be written":      {record.New(readOnly{whole}), ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -108,7 +121,7 @@ func TestRun_TellsAndMeasuresWithoutARecord(t *testing.T) {
 				{Type: pipeline.NotifyWebhook, Target: "ssm:/hook", Events: []string{pipeline.EventFailed}},
 			}}.Encode()
 			stage := finish.New(finish.Config{
-				Records: tt.records, News: far.sender(),
+				Records: tt.records, News: far.sender(), Workflows: client,
 				Figures: func(_ context.Context, run record.Run, _ time.Time) error {
 					require.Equal(t, record.Failed, run.Status)
 					require.Greater(t, run.CompletedAt.Sub(run.TriggeredAt), 50*time.Second, "not a run of no time")
@@ -130,11 +143,9 @@ func TestRun_TellsAndMeasuresWithoutARecord(t *testing.T) {
 			require.Equal(t, []string{"failed", "shop", "shop-1", "uid-1", req.Commit, "main", "https://argo.example.com/workflows/team/shop-1", ""},
 				[]string{e.Event, e.Pipeline, e.Run, e.RunUID, e.Commit, e.Branch, e.RunURL, e.RecordURL})
 			require.NotEmpty(t, e.RecordError)
-			if tt.failed == "" {
-				require.Nil(t, e.Failed)
-				return
-			}
-			require.Equal(t, tt.failed, e.Failed.Stage)
+			// What no record says is asked of the Workflow.
+			require.Equal(t, []string{"StackFailed", "deploy-env-dev", "StackFailed", tt.cause}, []string{e.Reason, e.Failed.Stage, e.Failed.Reason, e.Failed.Message})
+			require.Equal(t, []string{"dev"}, e.Environments)
 		})
 	}
 }
