@@ -6,5 +6,7 @@
 // goes on. It takes at most Limit, however CloudWatch behaves. What is sent
 // may be sent again by a process that resumes a stage.
 //
+// A retry is an end of its own, which has the figures of its own stages.
+//
 // Imported by the composition root.
 package cloudwatch

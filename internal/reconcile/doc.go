@@ -15,5 +15,6 @@
 //
 // It does not start runs and does not touch AWS beyond the records and what
 // announcements and figures need. Imported
-// by the composition root.
+// by the composition root, and by tasks/finish, which tells of a run without
+// records as well.
 package reconcile

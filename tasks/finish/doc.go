@@ -1,6 +1,8 @@
 // Package finish is the stage that runs when everything else has ended, well
-// or not: it closes the record of the run.
+// or not: it closes the record of the run, sends its figures and announces its
+// end.
 //
 // It never fails a run: a record that cannot be written is reported in its
-// message and left to be closed from outside.
+// message and left to be closed from outside, while what is known of the end is
+// told all the same.
 package finish
