@@ -15,6 +15,7 @@ import (
 	"github.com/aphex-pipeline/aphex/internal/notify"
 	"github.com/aphex-pipeline/aphex/internal/record"
 	"github.com/aphex-pipeline/aphex/internal/testkit/gitserver"
+	"github.com/aphex-pipeline/aphex/tasks/task"
 )
 
 // mailbox is a server of this machine that keeps what it is sent, by path.
@@ -82,6 +83,7 @@ notifications:
 	require.Equal(t, commit, told.Commit)
 	require.Equal(t, "test-dev", told.Failed.Stage)
 	require.Equal(t, status.Node("test-dev").Message, told.Failed.Message)
+	require.Equal(t, status.Node("test-dev").Output(task.OutputLogURL), told.Failed.LogURL)
 	require.Equal(t, "https://argo.example.com/workflows/"+run.Namespace+"/"+run.Name, told.RunURL)
 	require.Len(t, mail.received("/slack"), 1)
 	require.Contains(t, mail.received("/slack")[0], "news failed at test-dev (")

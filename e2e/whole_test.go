@@ -21,6 +21,7 @@ import (
 	"github.com/aphex-pipeline/aphex/internal/notify"
 	"github.com/aphex-pipeline/aphex/internal/record"
 	"github.com/aphex-pipeline/aphex/internal/testkit/gitserver"
+	"github.com/aphex-pipeline/aphex/tasks/task"
 )
 
 // accountThird is a third account, whose bootstrap trusts that of the pipelines.
@@ -102,8 +103,11 @@ func requireShown(t *testing.T, l *lab.Lab, run *lab.Run, commit string) {
 	require.Equal(t, record.Succeeded, rec.Status)
 	require.Equal(t, 1, rec.Artifacts.Count)
 	require.Len(t, rec.Notifications, 3)
+	require.True(t, rec.Metrics.Sent, "%+v", rec.Metrics)
 	for _, stage := range rec.Stages {
 		require.NotNil(t, stage.CompletedAt, stage.StageName)
+		require.Contains(t, stage.LogURL, "/runs/"+rec.WorkflowID+"/logs/", stage.StageName)
+		require.Equal(t, stage.Stage == task.StageDeployEnv, len(stage.EventURLs) > 0, stage.StageName)
 	}
 }
 
