@@ -42,6 +42,17 @@ func table(w io.Writer, rows ...[]string) error {
 	return out.Flush()
 }
 
+// figures says what came of the figures of a run's end.
+func figures(m *record.Metrics) string {
+	switch {
+	case m == nil:
+		return "none"
+	case m.Sent:
+		return "sent"
+	}
+	return "not sent: " + cut(m.Error)
+}
+
 // plain makes a cell one line without control characters: branches, messages
 // and reasons are others' words, and this is a terminal.
 func plain(cell string) string {
@@ -159,17 +170,6 @@ func wrapped(text string) []string {
 		line, length = line+word, length+size
 	}
 	return append(lines, line)
-}
-
-// figures says what came of the figures of a run's end.
-func figures(m *record.Metrics) string {
-	switch {
-	case m == nil:
-		return "none"
-	case m.Sent:
-		return "sent"
-	}
-	return "not sent: " + cut(m.Error)
 }
 
 // testRows are what the test reports of the stages say, after an empty line.
