@@ -100,10 +100,10 @@ func failedRun(t *testing.T, records *record.Recorder, epoch string) stageRecord
 	s := stageRecorder{records}
 	began := time.Date(2026, 11, 24, 6, 0, 1, 0, time.UTC)
 	require.NoError(t, s.StageStarted(t.Context(), ofTry(epoch, task.StageValidate, ""), began))
-	require.NoError(t, s.StageEnded(t.Context(), ofTry(epoch, task.StageValidate, ""), began, began.Add(time.Second), "Succeeded", "fine", ""))
+	require.NoError(t, s.StageEnded(t.Context(), ofTry(epoch, task.StageValidate, ""), began, began.Add(time.Second), "Succeeded", "fine", "", ""))
 	deploy := ofTry(epoch, task.StageDeployEnv, "dev")
 	require.NoError(t, s.StageStarted(t.Context(), deploy, began.Add(time.Minute)))
-	require.NoError(t, s.StageEnded(t.Context(), deploy, began.Add(time.Minute), began.Add(2*time.Minute), "Failed", "it broke", "StackFailed"))
+	require.NoError(t, s.StageEnded(t.Context(), deploy, began.Add(time.Minute), began.Add(2*time.Minute), "Failed", "it broke", "StackFailed", ""))
 	require.NoError(t, s.StageStarted(t.Context(), ofTry(epoch, task.StageFinish, ""), began.Add(2*time.Minute)))
 	closed, _, err := records.Finish(t.Context(), record.Run{WorkflowID: "uid-1", WorkflowName: "shop-1", Pipeline: "shop"}, record.Failed, began.Add(2*time.Minute))
 	require.NoError(t, err)
