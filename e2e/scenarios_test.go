@@ -32,7 +32,9 @@ type scenario struct {
 	// message and log are in the node's message and in the stage's log.
 	message, log []string
 	// events are in those that are kept of the stack.
-	events string
+	events []string
+	// deployed says that the stack of dev is there afterwards.
+	deployed bool
 	// untouched stages never start.
 	untouched []string
 	// goesOn is a run that succeeds all the same.
@@ -87,7 +89,7 @@ func scenarios() []scenario {
 				}
 				return write
 			},
-			message: []string{"scenario-stack", "Value"}, log: []string{"scenario-stack"}, events: "_FAILED", untouched: append(later, "test-dev"),
+			message: []string{"scenario-stack", "Value"}, log: []string{"scenario-stack"}, events: []string{"_FAILED", "ROLLBACK"}, untouched: append(later, "test-dev"),
 		},
 		{
 			name: "scenario-tests", stage: "test-dev", reason: fault.CommandFailed,
@@ -95,7 +97,7 @@ func scenarios() []scenario {
 				t.Helper()
 				return replaced(t, name, channels, "did test", "echo not healthy; exit 9")
 			},
-			message: []string{"9", "not healthy"}, log: []string{"not healthy"}, untouched: later,
+			message: []string{"9", "not healthy"}, log: []string{"not healthy"}, untouched: later, deployed: true,
 		},
 		{
 			name: "scenario-config", stage: "validate", reason: fault.ConfigInvalid,
@@ -103,7 +105,7 @@ func scenarios() []scenario {
 				t.Helper()
 				return replaced(t, name, channels, "region: eu-west-1", "region: somewhere")
 			},
-			message: []string{"environments[0].region", "somewhere"}, untouched: append(later, "build", "deploy-pipeline", "deploy-dev", "test-dev"),
+			message: []string{"environments[0].region", "somewhere"}, log: []string{"environments[0].region", "somewhere"}, untouched: append(later, "build", "deploy-pipeline", "deploy-dev", "test-dev"),
 		},
 		{
 			name: "scenario-pipeline", stage: "deploy-pipeline", reason: fault.ConfigInvalid, goesOn: true,
@@ -115,7 +117,7 @@ func scenarios() []scenario {
 				setInstallation(t, l, p, "pipeline: [broken")
 			},
 			after:   func(t *testing.T, l *lab.Lab, p *lab.Pipeline) { t.Helper(); mendInstallation(t, l, p) },
-			message: []string{pipeline.InstallationKey},
+			message: []string{pipeline.InstallationKey}, log: []string{pipeline.InstallationKey}, deployed: true,
 		},
 	}
 }
@@ -152,7 +154,7 @@ func TestScenario_Credentials(t *testing.T) {
 			t.Helper()
 			require.NoError(t, l.AWS.ClearRules(t.Context()))
 		},
-		message: []string{role}, untouched: []string{"build", "deploy-pipeline", "deploy-dev", "test-dev", "deploy-prod"},
+		message: []string{role}, log: []string{role, "AccessDenied"}, untouched: []string{"build", "deploy-pipeline", "deploy-dev", "test-dev", "deploy-prod"},
 	})
 }
 
@@ -235,10 +237,15 @@ func requireScenario(t *testing.T, l *lab.Lab, p *lab.Pipeline, s scenario, run 
 	require.Equal(t, string(s.reason), failed.Reason)
 	require.NotNil(t, failed.ErrorMessage)
 	require.Equal(t, node.Message, *failed.ErrorMessage)
-	if s.events != "" {
+	if len(s.events) > 0 {
 		events, err := l.Aphex(t.Context(), "events", run.Name, s.name, "--pipeline", p.Installation.Pipeline, "-n", p.Installation.Namespace)
 		require.NoError(t, err)
-		require.Contains(t, events, s.events)
+		for _, part := range s.events {
+			require.Contains(t, events, part)
+		}
+	}
+	if s.deployed {
+		require.NotNil(t, stackOutputs(t, l, aws.AccountTools, "eu-west-1", s.name), "what was deployed stays")
 	}
 
 	require.Len(t, hook, 1)
