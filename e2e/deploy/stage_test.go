@@ -236,7 +236,8 @@ func (s *stage) addUnconfigured() {
 	s.t.Helper()
 	s.replace("manifest.json", `"api": {"type": "aws:cloudformation:stack"`, `"admin.assets": {"type": "cdk:asset-manifest", "properties": {"file": "admin.assets.json"}},
   "admin": {"type": "aws:cloudformation:stack", "environment": "aws://unknown-account/unknown-region", "dependencies": ["data", "admin.assets"], "displayName": "PREFIX-admin",
-    "properties": {"templateFile": "admin.template.json", "stackName": "PREFIX-admin"}},
+    "properties": {"templateFile": "admin.template.json", "stackName": "PREFIX-admin",
+      "assumeRoleArn": "arn:${AWS::Partition}:iam::${AWS::AccountId}:role/cdk-hnb659fds-deploy-role-${AWS::AccountId}-${AWS::Region}"}},
   "api": {"type": "aws:cloudformation:stack"`)
 	s.files["admin.template.json"] = `{"Resources": {"Value": {"Type": "AWS::SSM::Parameter", "Properties": {"Type": "String", "Value": "admin"}}}}`
 	s.files["admin.assets.json"] = s.expand(`{"version": "55.0.0", "files": {

@@ -110,10 +110,10 @@ func TestRun_EnvironmentsBeforeAreThoseOfTheConfiguration(t *testing.T) {
 	t.Parallel()
 	p, a := newAsked(t)
 	d := p.asks(a, "prod")
-	config := "version: \"1.0\"\nbuild:\n  commands: [\"true\"]\nenvironments:\n"
-	for _, name := range []string{"dev", "prod", "later"} {
-		config += "- name: " + name + "\n  region: eu-west-1\n  account: \"111111111111\"\n  stacks:\n  - {name: shop, path: a}\n"
+	environment := func(name string) string {
+		return "- name: " + name + "\n  region: eu-west-1\n  account: \"111111111111\"\n  stacks:\n  - {name: shop, path: a}\n"
 	}
+	config := "version: \"1.0\"\nbuild:\n  commands: [\"true\"]\nenvironments:\n" + environment("dev") + environment("prod") + environment("later")
 	d.stage.cfg.Workspace = still{config: config}
 	d.stage.cfg.Base = func(context.Context) (aws.Config, error) {
 		return aws.Config{Region: "eu-west-1", HTTPClient: &cloud{}, Credentials: credentials.NewStaticCredentialsProvider("base", "s", "")}, nil
