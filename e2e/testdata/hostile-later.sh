@@ -24,5 +24,6 @@ refused app-output-link sh -c '! test -L cdk.out'
 npm_config_userconfig=/dev/null npm install --offline --no-audit --no-fund > /dev/null 2>&1
 refused npm-scripts test -e npm-environment
 if [ -e npm-environment ]; then
-  refused npm-script-credentials grep -Eq '^(AWS_(ACCESS|SECRET|SESSION|ROLE|WEB|CONTAINER_AUTHORIZATION)|ARGO_|APHEX_GIT|APHEX_BUCKET|KUBERNETES_)' npm-environment
+  refused npm-script-credentials grep -Eq '^AWS_(ACCESS|SECRET|SESSION)' npm-environment
+  refused npm-script-other-credentials grep -Eq '^(AWS_(ROLE_ARN|WEB|CONTAINER)|ARGO_|APHEX_GIT|KUBERNETES_)' npm-environment
 fi
