@@ -37,10 +37,10 @@ func (s *fakeSTS) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	role := r.PostForm.Get("RoleArn")
 	action := r.PostForm.Get("Action")
-	switch {
-	case action == "GetCallerIdentity":
+	switch action {
+	case "GetCallerIdentity":
 		_, _ = fmt.Fprintf(w, `<GetCallerIdentityResponse><GetCallerIdentityResult><Arn>arn:aws:iam::%[1]s:user/jo</Arn><Account>%[1]s</Account></GetCallerIdentityResult></GetCallerIdentityResponse>`, key[1])
-	case action == "AssumeRole":
+	case "AssumeRole":
 		s.mu.Lock()
 		s.assumed = append(s.assumed, role+" "+r.PostForm.Get("RoleSessionName"))
 		s.mu.Unlock()

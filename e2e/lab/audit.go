@@ -27,6 +27,24 @@ func (w Write) String() string {
 	return fmt.Sprintf("%s of %s: %s %s %s/%s (%d)", w.Pod, w.Account, w.Verb, w.Resource, w.Namespace, w.Name, w.Code)
 }
 
+// auditEvent is what is needed of an Event of the audit.k8s.io API.
+type auditEvent struct {
+	Verb      string `json:"verb"`
+	UserAgent string `json:"userAgent"`
+	User      struct {
+		Username string `json:"username"`
+	} `json:"user"`
+	ObjectRef struct {
+		Resource    string `json:"resource"`
+		Subresource string `json:"subresource"`
+		Namespace   string `json:"namespace"`
+		Name        string `json:"name"`
+	} `json:"objectRef"`
+	ResponseStatus struct {
+		Code int `json:"code"`
+	} `json:"responseStatus"`
+}
+
 // Writes are all attempts of aphex's processes in pods to write since the
 // cluster was made, wherever in it. It needs a cluster with an audit log.
 func (l *Lab) Writes() ([]Write, error) {
@@ -43,12 +61,7 @@ func (l *Lab) Writes() ([]Write, error) {
 	lines := bufio.NewScanner(file)
 	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {
-		var event struct {
-			Verb, UserAgent string
-			User            struct{ Username string }
-			ObjectRef       struct{ Resource, Subresource, Namespace, Name string }
-			ResponseStatus  struct{ Code int }
-		}
+		var event auditEvent
 		if err := json.Unmarshal(lines.Bytes(), &event); err != nil {
 			return nil, fmt.Errorf("read the audit log: %w", err)
 		}

@@ -90,10 +90,14 @@ func TestAnnounce_CommitStatus(t *testing.T) {
 			stage("deploy-env", "dev", record.Succeeded, "HandedOver", handedOver)), "pending", handedOver},
 		"replaced":   {endedRun(record.Succeeded, stage("validate", "", record.Succeeded, "StaleTopology", "run shop-x2 replaces it")), "pending", "run shop-x2 replaces it"},
 		"superseded": {endedRun(record.Succeeded, older), "pending", "dev: a newer commit is deployed"},
-		"superseded in part": {endedRun(record.Succeeded, older, stage("deploy-env", "prod", record.Succeeded, "", "fine")),
-			"success", "succeeded in 1m35s"},
-		"superseded, then failed": {endedRun(record.Failed, older, stage("deploy-env", "prod", record.Failed, "StackFailed", "no")),
-			"failure", "deploy-env-prod failed: no"},
+		"superseded in part": {
+			endedRun(record.Succeeded, older, stage("deploy-env", "prod", record.Succeeded, "", "fine")),
+			"success", "succeeded in 1m35s",
+		},
+		"superseded, then failed": {
+			endedRun(record.Failed, older, stage("deploy-env", "prod", record.Failed, "StackFailed", "no")),
+			"failure", "deploy-env-prod failed: no",
+		},
 		"its change failed": {endedRun(record.Succeeded, stage("deploy-pipeline", "", record.Failed, "SynthFailed", "cdk synth failed"),
 			stage("deploy-env", "dev", record.Succeeded, "", "fine")), "success", "succeeded in 1m35s, its own change failed: cdk synth failed"},
 		"nothing known": {endedRun(record.Failed), "failure", "failed after 1m35s"},
@@ -104,7 +108,10 @@ func TestAnnounce_CommitStatus(t *testing.T) {
 			f.secrets["ssm:/x"] = "token-1234567"
 			tt.run.RepoURL = f.url + "/team/shop.git"
 			_, got := f.announce(notify.NewEvent(tt.run, "1", "", ""), pipeline.Notification{Type: pipeline.NotifyGitHub, Target: "ssm:/x"})
-			var status struct{ State, Description string }
+			var status struct {
+				State       string `json:"state"`
+				Description string `json:"description"`
+			}
 			require.NoError(t, json.Unmarshal([]byte(got["/api/v3/repos/team/shop/statuses/"+commit][0].body), &status))
 			require.Equal(t, tt.state, status.State)
 			require.Equal(t, tt.description, status.Description)

@@ -159,13 +159,11 @@ func deferred(stages []record.Stage) *FailedStage {
 func passedOver(stages []record.Stage) string {
 	var why string
 	for _, stage := range stages {
-		switch fault.Reason(stage.Reason) {
-		case fault.HandedOver, fault.StaleTopology, fault.Superseded:
+		switch reason := fault.Reason(stage.Reason); {
+		case reason == fault.HandedOver, reason == fault.StaleTopology, reason == fault.Superseded:
 			why = stage.Message
-		case "":
-			if stage.Stage == pipeline.StageDeployEnv {
-				return ""
-			}
+		case reason == "" && stage.Stage == pipeline.StageDeployEnv:
+			return ""
 		}
 	}
 	return why

@@ -44,9 +44,12 @@ func (b *bench) close(t *testing.T, run string) {
 func TestPass_TellsAndMeasuresWithoutARecord(t *testing.T) {
 	t.Parallel()
 	for name, damage := range map[string]func(t *testing.T, b *bench){
-		"a run's record that is none": func(t *testing.T, b *bench) { b.put(t, record.RunKey("uid-shop-1")) },
-		"a stage's record is damaged": func(t *testing.T, b *bench) { b.put(t, record.StageKey("uid-shop-1", "validate", "")) },
-		"nothing can be written":      func(_ *testing.T, b *bench) { b.budget.Store(0) },
+		"a run's record that is none": func(t *testing.T, b *bench) { t.Helper(); b.put(t, record.RunKey("uid-shop-1")) },
+		"a stage's record is damaged": func(t *testing.T, b *bench) {
+			t.Helper()
+			b.put(t, record.StageKey("uid-shop-1", "validate", ""))
+		},
+		"nothing can be written": func(_ *testing.T, b *bench) { b.budget.Store(0) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -176,15 +176,17 @@ func (s *Stage) variables(ctx context.Context, req task.Request, env task.Env, c
 		return nil, err
 	}
 	vars, left := outputVariables(own)
-	warnings := ""
+	var warnings []string
 	for _, reason := range left {
-		warnings += fmt.Sprintf("warning: %s; see the file in $%s\n", reason, outputs.FileVariable)
+		warnings = append(warnings, reason+"; see the file in $"+outputs.FileVariable)
 	}
 	if missing != "" {
-		warnings += fmt.Sprintf("warning: the commands have no AWS credentials: %s\n", missing)
+		warnings = append(warnings, "the commands have no AWS credentials: "+missing)
 	}
-	if _, err := io.WriteString(env.Output, warnings); err != nil {
-		return nil, fmt.Errorf("write the log: %w", err)
+	for _, warning := range warnings {
+		if _, err := fmt.Fprintf(env.Output, "warning: %s\n", warning); err != nil {
+			return nil, fmt.Errorf("write the log: %w", err)
+		}
 	}
 	maps.Copy(vars, credentials)
 	vars[outputs.DirVariable] = outputs.Folder(s.cfg.WorkerRoot, dir)
