@@ -185,11 +185,14 @@ var (
 	timeForm = regexp.MustCompile(`\d{8}T\d{6}(\.\d+)?Z`)
 	// partForm is the number and place of a piece of a log.
 	partForm = regexp.MustCompile(`\d{4}-\d{12}\.log`)
+	// runForm is the name of a run in the index of runs.
+	runForm = regexp.MustCompile(`=\{pipeline\}-[a-z0-9]{5}\b`)
 )
 
 // plain replaces what differs between runs.
 func (n *names) plain(text string) string {
 	text = strings.ReplaceAll(text, n.pipeline, "{pipeline}")
+	text = runForm.ReplaceAllString(text, "={run}")
 	text = uidForm.ReplaceAllString(text, "{uid}")
 	text = hashForm.ReplaceAllString(text, "{hash}")
 	text = timeForm.ReplaceAllString(text, "{try}")
