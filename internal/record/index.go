@@ -1,11 +1,13 @@
 package record
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -226,10 +228,23 @@ func EventsKey(uid, environment, stack string) string {
 // triesPrefix is the common prefix of what is kept of each try of a run.
 func triesPrefix(uid string) string { return "runs/" + uid + "/tries/" }
 
+// TryName names an attempt at a stage in keys: "20261124T060000Z-0". Letters,
+// digits and dots are left of the epoch: keys shall need no quoting anywhere,
+// and still sort by its time.
+func TryName(epoch string, attempt int) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r >= '0' && r <= '9', r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z', r == '.':
+			return r
+		}
+		return -1
+	}, epoch) + "-" + strconv.Itoa(attempt)
+}
+
 // triedEventsKey is the object key of the events of one try, which no other
-// try replaces. Keys sort by the time of the tries.
+// try replaces.
 func triedEventsKey(e Events) string {
-	return fmt.Sprintf("%s%s_%03d/events/%s/%s.json", triesPrefix(e.WorkflowID), url.PathEscape(e.Epoch), e.Attempt, e.Environment, e.Stack)
+	return triesPrefix(e.WorkflowID) + TryName(e.Epoch, e.Attempt) + "/events/" + e.Environment + "/" + e.Stack + ".json"
 }
 
 // PutEvents stores the events of a stack: as the latest, and as those of their
@@ -251,7 +266,11 @@ func (r *Recorder) Events(ctx context.Context, uid, stack string) ([]Events, err
 
 // TriedEvents is Events for every try, the first one first.
 func (r *Recorder) TriedEvents(ctx context.Context, uid, stack string) ([]Events, error) {
-	return r.eventsBelow(ctx, triesPrefix(uid), stack)
+	all, err := r.eventsBelow(ctx, triesPrefix(uid), stack)
+	slices.SortStableFunc(all, func(a, b Events) int {
+		return cmp.Or(cmp.Compare(a.Epoch, b.Epoch), cmp.Compare(a.Attempt, b.Attempt))
+	})
+	return all, err
 }
 
 func (r *Recorder) eventsBelow(ctx context.Context, prefix, stack string) ([]Events, error) {

@@ -30,19 +30,7 @@ func livePrefix(uid string) string     { return "live/" + uid + "/" }
 
 // path names the attempt within its run: "deploy-env-dev/20261124T060000Z-0".
 func (id ID) path() string {
-	return record.StageName(id.Stage, id.Environment) + "/" + plainEpoch(id.Epoch) + "-" + strconv.Itoa(id.Attempt)
-}
-
-// plainEpoch leaves letters, digits and dots: keys shall need no quoting
-// anywhere, and still sort by time.
-func plainEpoch(epoch string) string {
-	return strings.Map(func(r rune) rune {
-		switch {
-		case r >= '0' && r <= '9', r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z', r == '.':
-			return r
-		}
-		return -1
-	}, epoch)
+	return record.StageName(id.Stage, id.Environment) + "/" + record.TryName(id.Epoch, id.Attempt)
 }
 
 // part is one object of a log that is being written: the bytes from offset on
