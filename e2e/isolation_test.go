@@ -126,7 +126,7 @@ func TestIsolation_ARunChangesItsOwnPipelineAlone(t *testing.T) {
 			require.Empty(t, foreign(w, l.Cluster.Namespace()), "%s", w)
 		}
 	}
-	for _, what := range []string{"patch workflows", "patch workflowtemplates", "patch configmaps"} {
+	for _, what := range []string{"patch workflows", "patch workflowtemplates", "update configmaps"} {
 		require.True(t, slices.ContainsFunc(own, func(w lab.Write) bool { return w.Verb+" "+w.Resource == what }), "%s in %v", what, own)
 	}
 }
