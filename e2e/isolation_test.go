@@ -117,6 +117,10 @@ func TestIsolation_ARunChangesItsOwnPipelineAlone(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "Succeeded", ended.Phase, "%+v", ended)
 
+	if l.Cluster.AuditLog() == "" {
+		t.Log("this kind of cluster keeps no audit log: the neighbour alone was looked at")
+		return
+	}
 	writes, err := l.Writes()
 	require.NoError(t, err)
 	var own []lab.Write
