@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/aphex-pipeline/aphex/e2e/aws"
+	"github.com/aphex-pipeline/aphex/e2e/cluster"
 	"github.com/aphex-pipeline/aphex/e2e/lab"
 	"github.com/aphex-pipeline/aphex/internal/cloudwatch"
 	"github.com/aphex-pipeline/aphex/internal/notify"
@@ -74,6 +75,7 @@ notifications:
 	requireShown(t, l, run, commit)
 	requireTold(t, l, mail, awssdk.ToString(topic.TopicArn), commit)
 	requireFigures(t, l, p)
+	requireCounted(t, l, p)
 	out := filepath.Join(t.TempDir(), "out")
 	_, err = l.Aphex(ctx, "artifacts", "get", run.Name, "-n", run.Namespace, "--dir", out)
 	require.NoError(t, err)
@@ -89,7 +91,7 @@ func requireShown(t *testing.T, l *lab.Lab, run *lab.Run, commit string) {
 	require.NoError(t, err)
 	t.Log("\n" + text)
 	for _, pattern := range []string{
-		`(?m)^Commit +` + commit + `$`, `(?m)^Status +succeeded$`, `(?m)^Artifacts +1, 1\.\d KiB$`,
+		`(?m)^Commit +` + commit + `$`, `(?m)^Status +succeeded$`, `(?m)^Artifacts +1, 1\.\d KiB$`, `(?m)^Metrics +sent$`,
 		`(?m)^deploy-env-dev +succeeded .*whole created; \d+ AWS calls$`, `(?m)^deploy-env-staging +succeeded .*whole created`, `(?m)^deploy-env-prod +succeeded .*whole created`,
 		`(?m)^test-dev +2 +0 +1 +-$`, `(?m)^test-staging +2 +0 +1 +-$`,
 		`(?m)^webhook +sent +ssm:/e2e/whole-hook$`, `(?m)^slack +sent +ssm:/e2e/whole-slack$`, `(?m)^sns +sent +arn:aws:sns:`,
@@ -120,10 +122,64 @@ func requireTold(t *testing.T, l *lab.Lab, mail *mailbox, topic, commit string) 
 	require.Equal(t, "succeeded", told.Event)
 	require.Equal(t, commit, told.Commit)
 	require.Len(t, mail.received("/slack"), 1)
-	require.Contains(t, mail.received("/slack")[0], "whole succeeded")
+	requireSlack(t, mail.received("/slack")[0], "whole succeeded")
 	published := slices.DeleteFunc(l.AWS.Calls(), func(c aws.Call) bool { return c.Operation != "Publish" || c.Form.Get("TopicArn") != topic })
 	require.Len(t, published, 1)
 	require.JSONEq(t, mail.received("/hook")[0], published[0].Form.Get("Message"), "the same event as the webhook's")
+}
+
+// requireSlack checks a message by what Slack takes: at most 50 blocks, of
+// sections fields of at most 2,000 and texts of at most 3,000 characters.
+// Source: docs.slack.dev/reference/block-kit/blocks.
+func requireSlack(t *testing.T, body, title string) {
+	t.Helper()
+	type text struct {
+		Type string `json:"type"`
+		Text string `json:"text"`
+	}
+	var message struct {
+		Text   string `json:"text"`
+		Blocks []struct {
+			Type   string `json:"type"`
+			Text   *text  `json:"text"`
+			Fields []text `json:"fields"`
+		} `json:"blocks"`
+	}
+	decoder := json.NewDecoder(strings.NewReader(body))
+	decoder.DisallowUnknownFields()
+	require.NoError(t, decoder.Decode(&message))
+	require.Contains(t, message.Text, title)
+	require.NotEmpty(t, message.Blocks)
+	require.LessOrEqual(t, len(message.Blocks), 50)
+	for _, block := range message.Blocks {
+		require.Equal(t, "section", block.Type)
+		require.True(t, block.Text != nil || len(block.Fields) > 0)
+		require.LessOrEqual(t, len(block.Fields), 10)
+		all, limit := block.Fields, 2000
+		if block.Text != nil {
+			all, limit = append(all, *block.Text), 3000
+		}
+		for _, part := range all {
+			require.Equal(t, "mrkdwn", part.Type)
+			require.NotEmpty(t, part.Text)
+			require.LessOrEqual(t, len(part.Text), limit)
+		}
+	}
+}
+
+// requireCounted looks at what Argo's controller gives to Prometheus.
+func requireCounted(t *testing.T, l *lab.Lab, p *lab.Pipeline) {
+	t.Helper()
+	controller, err := l.Kubectl(t.Context(), nil, "get", "pods", "-n", cluster.ControllerNamespace, "-l", "app=workflow-controller", "-o", "jsonpath={.items[0].metadata.name}")
+	require.NoError(t, err)
+	labels := `{namespace="` + p.Installation.Namespace + `",pipeline="whole",status="Succeeded"}`
+	for _, line := range []string{`argo_workflows_aphex_runs_total` + labels + ` 1`, `argo_workflows_aphex_run_duration_seconds_count` + labels + ` 1`} {
+		require.Eventually(t, func() bool {
+			page, err := l.Kubectl(t.Context(), nil, "get", "--raw", "/api/v1/namespaces/"+cluster.ControllerNamespace+"/pods/https:"+controller+":9090/proxy/metrics")
+			require.NoError(t, err)
+			return slices.Contains(strings.Split(page, "\n"), line)
+		}, 30*time.Second, time.Second, line)
+	}
 }
 
 // requireFigures reads back what CloudWatch was told.
@@ -158,6 +214,7 @@ func requireFigures(t *testing.T, l *lab.Lab, p *lab.Pipeline) {
 	require.InDelta(t, 0, got["RunFailed whole"], 0)
 	require.Positive(t, got["RunDuration whole"])
 	require.InDelta(t, 1, got["ArtifactCount whole"], 0)
+	require.Positive(t, got["ArtifactSize whole"])
 	for _, environment := range []string{"dev", "staging", "prod"} {
 		require.InDelta(t, 1, got["DeploymentSucceeded whole/"+environment+"/whole"], 0, "%v", got)
 		require.Positive(t, got["StageDuration whole/deploy-env/"+environment])
