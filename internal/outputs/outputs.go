@@ -1,16 +1,13 @@
 package outputs
 
 import (
-	"archive/tar"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"path"
-	"slices"
 
+	"github.com/aphex-pipeline/aphex/internal/archive"
 	"github.com/aphex-pipeline/aphex/internal/fault"
 	"github.com/aphex-pipeline/aphex/internal/pipeline"
 	"github.com/aphex-pipeline/aphex/internal/record"
@@ -72,7 +69,7 @@ func NewWriter(b bucket, t trees) *Writer { return &Writer{bucket: b, trees: t} 
 // Errors: those of the bucket and the worker, and StoreFailed for a document
 // beyond all bounds. An environment without outputs is none.
 func (w *Writer) Write(ctx context.Context, uid string, environments []string, dir string) (map[string][]byte, error) {
-	documents := map[string][]byte{}
+	documents, files := map[string][]byte{}, map[string][]byte{}
 	for _, environment := range environments {
 		document, err := w.read(ctx, uid, environment)
 		if errors.Is(err, store.ErrNotFound) {
@@ -81,9 +78,9 @@ func (w *Writer) Write(ctx context.Context, uid string, environments []string, d
 		if err != nil {
 			return nil, fmt.Errorf("read the stack outputs of %s: %w", environment, err)
 		}
-		documents[environment] = document
+		documents[environment], files[FileName(environment)] = document, document
 	}
-	tree, err := archived(documents)
+	tree, err := archive.Files(files)
 	if err == nil {
 		err = w.trees.WriteTree(ctx, dir, tree, worker.WriteOptions{Clean: true})
 	}
@@ -109,23 +106,6 @@ func (w *Writer) read(ctx context.Context, uid, environment string) ([]byte, err
 			"it has more than %d bytes, which no outputs of stacks have", maxBytes)
 	}
 	return document, nil
-}
-
-// archived is a tar stream of the documents.
-func archived(documents map[string][]byte) (io.Reader, error) {
-	var buf bytes.Buffer
-	w := tar.NewWriter(&buf)
-	for _, environment := range slices.Sorted(maps.Keys(documents)) {
-		document := documents[environment]
-		header := &tar.Header{Name: FileName(environment), Typeflag: tar.TypeReg, Mode: 0o644, Size: int64(len(document))}
-		if err := w.WriteHeader(header); err != nil {
-			return nil, err
-		}
-		if _, err := w.Write(document); err != nil {
-			return nil, err
-		}
-	}
-	return &buf, w.Close()
 }
 
 // Folder is the absolute path, for commands, of a folder that Write has made;

@@ -1,8 +1,6 @@
 package synth
 
 import (
-	"archive/tar"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +8,7 @@ import (
 	"path"
 	"slices"
 
+	"github.com/aphex-pipeline/aphex/internal/archive"
 	"github.com/aphex-pipeline/aphex/internal/assembly"
 	"github.com/aphex-pipeline/aphex/internal/count"
 	"github.com/aphex-pipeline/aphex/internal/fault"
@@ -156,14 +155,9 @@ func (s *synthesis) restoreContext(ctx context.Context, source string, before []
 	if before == nil {
 		return s.worker.Remove(ctx, source, []string{contextFile})
 	}
-	var tree bytes.Buffer
-	writer := tar.NewWriter(&tree)
-	err := writer.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: contextFile, Mode: 0o644, Size: int64(len(before))})
-	if err == nil {
-		_, err = writer.Write(before)
-	}
-	if err := errors.Join(err, writer.Close()); err != nil {
+	tree, err := archive.Files(map[string][]byte{contextFile: before})
+	if err != nil {
 		return err
 	}
-	return s.worker.WriteTree(ctx, source, &tree, worker.WriteOptions{})
+	return s.worker.WriteTree(ctx, source, tree, worker.WriteOptions{})
 }

@@ -1,8 +1,6 @@
 package synth
 
 import (
-	"archive/tar"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/aphex-pipeline/aphex/internal/archive"
 	"github.com/aphex-pipeline/aphex/internal/artifacts"
 	"github.com/aphex-pipeline/aphex/internal/fault"
 	"github.com/aphex-pipeline/aphex/internal/outputs"
@@ -200,21 +199,15 @@ const overflowFile = "context.json"
 
 // writeScratch makes the scratch folder, with the overflow if there is any.
 func (s *synthesis) writeScratch(ctx context.Context, overflow []byte) error {
-	var tree bytes.Buffer
-	writer := tar.NewWriter(&tree)
+	files := map[string][]byte{}
 	if overflow != nil {
-		err := writer.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: overflowFile, Mode: 0o644, Size: int64(len(overflow))})
-		if err == nil {
-			_, err = writer.Write(overflow)
-		}
-		if err != nil {
-			return err
-		}
+		files[overflowFile] = overflow
 	}
-	if err := writer.Close(); err != nil {
+	tree, err := archive.Files(files)
+	if err != nil {
 		return err
 	}
-	return s.worker.WriteTree(ctx, s.scratch, &tree, worker.WriteOptions{Clean: true})
+	return s.worker.WriteTree(ctx, s.scratch, tree, worker.WriteOptions{Clean: true})
 }
 
 // splitContext encodes context as JSON: as much of it as fits into a variable,
