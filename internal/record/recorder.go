@@ -2,6 +2,7 @@ package record
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -81,22 +82,13 @@ func (r *Recorder) Finish(ctx context.Context, run Run, status Status, at time.T
 		run.TriggeredAt, failed = at, nil
 	}
 	stages, err := r.Stages(ctx, run.WorkflowID)
-	failed = either(failed, err)
+	failed = cmp.Or(failed, err) // the second usually says the same
 	run.Stages, run.Reason = stages, reason(stages)
 	run.Artifacts, err = r.total(ctx, run.WorkflowID)
-	if failed = either(failed, err); failed != nil {
+	if failed = cmp.Or(failed, err); failed != nil {
 		return run, "", failed
 	}
 	return run, r.store.URL(RunKey(run.WorkflowID)), r.putRun(ctx, run)
-}
-
-// either returns the first of two errors that there is: the second usually
-// says the same.
-func either(first, second error) error {
-	if first != nil {
-		return first
-	}
-	return second
 }
 
 // Put writes a run's record as it is given: for an onlooker who closes the
@@ -157,7 +149,7 @@ func (r *Recorder) Stages(ctx context.Context, uid string) ([]Stage, error) {
 	for _, o := range listed {
 		var s Stage
 		if err := r.get(ctx, o.Key, &s); err != nil {
-			failed = either(failed, err)
+			failed = cmp.Or(failed, err)
 			continue
 		}
 		stages = append(stages, s)
