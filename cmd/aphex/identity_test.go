@@ -1,12 +1,8 @@
 package main
 
 import (
-	"fmt"
-	"net/http"
 	"net/http/httptest"
-	"slices"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -20,21 +16,10 @@ import (
 // ownAccount is where fakeSTS finds whoever asks.
 const ownAccount = "111111111111"
 
-// roleSTS is an STS that lets only some roles be assumed.
-func roleSTS(t *testing.T, assumable ...string) string {
+// sts is where an STS lets one role be assumed.
+func sts(t *testing.T, assumable string) (url string) {
 	t.Helper()
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		switch role := r.PostFormValue("RoleArn"); {
-		case r.PostFormValue("Action") == "GetCallerIdentity":
-			_, _ = fmt.Fprintf(w, `<R><GetCallerIdentityResult><Arn>arn:aws:sts::%[1]s:assumed-role/base/x</Arn><Account>%[1]s</Account></GetCallerIdentityResult></R>`, ownAccount)
-		case slices.Contains(assumable, role):
-			_, _ = fmt.Fprintf(w, `<R><AssumeRoleResult><Credentials><AccessKeyId>%s</AccessKeyId><SecretAccessKey>role-secret</SecretAccessKey><SessionToken>role-token</SessionToken><Expiration>%s</Expiration></Credentials></AssumeRoleResult></R>`,
-				role, time.Now().Add(time.Hour).UTC().Format(time.RFC3339))
-		default:
-			w.WriteHeader(http.StatusForbidden)
-			_, _ = fmt.Fprint(w, `<ErrorResponse><Error><Code>AccessDenied</Code><Message>not for you</Message></Error></ErrorResponse>`)
-		}
-	}))
+	server := httptest.NewServer(&fakeSTS{refuses: func(role string) bool { return role != assumable }})
 	t.Cleanup(server.Close)
 	return server.URL
 }
@@ -42,7 +27,7 @@ func roleSTS(t *testing.T, assumable ...string) string {
 // Not parallel: the SDK reads the process's environment.
 func TestIdentity_NeverHandsItsOwnCredentialsToTheApp(t *testing.T) {
 	for name, value := range map[string]string{
-		"AWS_ACCESS_KEY_ID": "base", "AWS_SECRET_ACCESS_KEY": "base-secret", "AWS_CONFIG_FILE": "/dev/null", "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
+		"AWS_ACCESS_KEY_ID": ownAccount, "AWS_SECRET_ACCESS_KEY": "base-secret", "AWS_SESSION_TOKEN": "base", "AWS_CONFIG_FILE": "/dev/null", "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
 	} {
 		t.Setenv(name, value)
 	}
@@ -69,7 +54,7 @@ func TestIdentity_NeverHandsItsOwnCredentialsToTheApp(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			id := &identity{options: awsauth.Options{Region: "us-east-1", EndpointURL: roleSTS(t, tt.assumable)}, redactor: redact.New(), personal: tt.personal}
+			id := &identity{options: awsauth.Options{Region: "us-east-1", EndpointURL: sts(t, tt.assumable)}, redactor: redact.New(), personal: tt.personal}
 			target := pipeline.Environment{Name: "dev", Account: ownAccount, Region: "eu-west-1", RoleARN: tt.roleARN}
 			vars, err := id.lookups(t.Context(), target, tt.lookupRole)
 			if tt.denied != "" {
@@ -78,17 +63,17 @@ func TestIdentity_NeverHandsItsOwnCredentialsToTheApp(t *testing.T) {
 				return
 			}
 			require.NoError(t, err)
-			require.Equal(t, tt.key, vars["AWS_ACCESS_KEY_ID"])
+			require.Equal(t, tt.key, vars["AWS_SESSION_TOKEN"])
 			require.Equal(t, "eu-west-1", vars["AWS_REGION"])
 		})
 	}
 
 	// A deployment goes on with the process's own credentials; tests have none.
-	id := &identity{options: awsauth.Options{Region: "us-east-1", EndpointURL: roleSTS(t)}, redactor: redact.New()}
+	id := &identity{options: awsauth.Options{Region: "us-east-1", EndpointURL: sts(t, "")}, redactor: redact.New()}
 	target := pipeline.Environment{Name: "dev", Account: ownAccount, Region: "eu-west-1"}
 	warning, err := id.prove(t.Context(), task.Request{}, target)
 	require.NoError(t, err)
-	require.Contains(t, warning, "could not be assumed (AccessDenied: not for you); going on as arn:aws:sts::111111111111:assumed-role/base/x")
+	require.Contains(t, warning, "could not be assumed (AccessDenied: not for you); going on as arn:aws:iam::111111111111:user/jo")
 	vars, missing, err := id.target(t.Context(), task.Request{}, target)
 	require.NoError(t, err)
 	require.Empty(t, vars)

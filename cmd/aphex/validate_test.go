@@ -19,9 +19,9 @@ import (
 )
 
 // fakeSTS answers as STS does, where an access key is the account it belongs
-// to. It gives every role but those of the refused account.
+// to. It gives every role that it does not refuse; the session token is the role.
 type fakeSTS struct {
-	refused string
+	refuses func(role string) bool
 
 	mu      sync.Mutex
 	assumed []string // roles that were asked for, and by which session
@@ -44,13 +44,13 @@ func (s *fakeSTS) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.mu.Lock()
 		s.assumed = append(s.assumed, role+" "+r.PostForm.Get("RoleSessionName"))
 		s.mu.Unlock()
-		if s.refused != "" && strings.Contains(role, s.refused) {
+		if s.refuses != nil && s.refuses(role) {
 			w.WriteHeader(http.StatusForbidden)
 			_, _ = fmt.Fprint(w, `<ErrorResponse><Error><Code>AccessDenied</Code><Message>not for you</Message></Error></ErrorResponse>`)
 			return
 		}
-		_, _ = fmt.Fprintf(w, `<AssumeRoleResponse><AssumeRoleResult><Credentials><AccessKeyId>%s</AccessKeyId><SecretAccessKey>s</SecretAccessKey><SessionToken>t</SessionToken><Expiration>2099-01-01T00:00:00Z</Expiration></Credentials></AssumeRoleResult></AssumeRoleResponse>`,
-			strings.Split(role, ":")[4])
+		_, _ = fmt.Fprintf(w, `<AssumeRoleResponse><AssumeRoleResult><Credentials><AccessKeyId>%s</AccessKeyId><SecretAccessKey>s</SecretAccessKey><SessionToken>%s</SessionToken><Expiration>2099-01-01T00:00:00Z</Expiration></Credentials></AssumeRoleResult></AssumeRoleResponse>`,
+			strings.Split(role, ":")[4], role)
 	default:
 		http.Error(w, "unknown action "+action, http.StatusBadRequest)
 	}
@@ -90,7 +90,7 @@ func online(t *testing.T, sts *fakeSTS, accessKey string) (code int, stdout, std
 //
 // Feature: aphex-pipeline, Property 20: AWS credential validation
 func TestValidate_Online(t *testing.T) {
-	sts := &fakeSTS{refused: "222222222222"}
+	sts := &fakeSTS{refuses: func(role string) bool { return strings.Contains(role, "222222222222") }}
 	code, stdout, stderr := online(t, sts, "999999999999")
 	require.Equal(t, exitUsage, code)
 	require.Equal(t, "dev: credentials reach account 111111111111 in eu-west-1\nprod: credentials reach account 333333333333 in eu-central-1\n", stdout)
