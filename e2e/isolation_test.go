@@ -24,7 +24,7 @@ func foreign(w lab.Write, namespace string) string {
 	// The name of a run begins with its pipeline's, that of its pods with its
 	// own.
 	own := strings.HasPrefix(w.Pod, w.Name+"-")
-	if run, ok := strings.CutSuffix(w.Pod, agentSuffix); ok {
+	if run, ok := strings.CutSuffix(w.Pod, lab.AgentSuffix); ok {
 		own = w.Name == run
 	}
 	pipeline := func(prefix string) bool {
@@ -62,8 +62,6 @@ func foreign(w lab.Write, namespace string) string {
 const (
 	pluginAccount    = "aphex-executor-plugin"
 	reconcileAccount = "aphex-reconcile"
-	// agentSuffix is the end of the names of agent pods.
-	agentSuffix = "-1340600742-agent"
 )
 
 // foreignWrites lists the writes of a lab's life that are foreign, and
@@ -79,7 +77,7 @@ func foreignWrites(l *lab.Lab) ([]string, error) {
 		if why := foreign(w, l.Cluster.Namespace()); why != "" {
 			out = append(out, fmt.Sprintf("%s: %s", why, w))
 		}
-		run, agent := strings.CutSuffix(w.Pod, agentSuffix)
+		run, agent := strings.CutSuffix(w.Pod, lab.AgentSuffix)
 		if !agent || !strings.HasPrefix(w.Name, "aphex-journal-") {
 			continue
 		}
@@ -143,7 +141,7 @@ func TestForeign(t *testing.T) {
 	write := func(account, pod, verb, resource, name string) lab.Write {
 		return lab.Write{Account: account, Pod: pod, Verb: verb, Resource: resource, Namespace: "shop", Name: name}
 	}
-	const agent = "shop-x7k2p" + agentSuffix
+	const agent = "shop-x7k2p" + lab.AgentSuffix
 	for _, w := range []lab.Write{
 		write(pluginAccount, agent, "patch", "workflows", "shop-x7k2p"),
 		write(pluginAccount, agent, "patch", "workflowtasksets/status", "shop-x7k2p"),

@@ -212,9 +212,12 @@ func (r *Run) Label(ctx context.Context, name string) (string, error) {
 	return obj.GetLabels()[name], nil
 }
 
+// AgentSuffix ends the names of agent pods, behind that of their Workflow.
+const AgentSuffix = "-1340600742-agent"
+
 // AgentPod is the name of the run's agent pod: Argo's constant hash of its
 // purpose.
-func (r *Run) AgentPod() string { return r.Name + "-1340600742-agent" }
+func (r *Run) AgentPod() string { return r.Name + AgentSuffix }
 
 // Log returns what the sidecar has logged so far.
 func (r *Run) Log(ctx context.Context) (string, error) {
