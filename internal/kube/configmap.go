@@ -18,7 +18,8 @@ type ConfigMap struct {
 	ResourceVersion     string
 	UID                 string
 	Labels, Annotations map[string]string
-	Data                map[string]string
+	// Data is never nil in what was read, also where the object has none.
+	Data map[string]string
 	// Owner, if set, is the object whose deletion deletes this one.
 	Owner *Owner
 }
@@ -133,6 +134,9 @@ func configMapView(obj *unstructured.Unstructured) (*ConfigMap, error) {
 	if len(wire.OwnerReferences) > 0 {
 		o := wire.OwnerReferences[0]
 		cm.Owner = &Owner{APIVersion: o.APIVersion, Kind: o.Kind, Name: o.Name, UID: string(o.UID)}
+	}
+	if cm.Data == nil {
+		cm.Data = map[string]string{}
 	}
 	return cm, nil
 }

@@ -50,6 +50,7 @@ func FuzzViews(f *testing.F) {
 			require.Equal(t, pod.Phase == "Failed" || pod.Phase == "Succeeded", pod.Over())
 		}
 		if cm, err := configMapView(obj); err == nil {
+			require.NotNil(t, cm.Data)
 			sent, err := cm.object()
 			require.NoError(t, err)
 			again, err := configMapView(sent)

@@ -163,9 +163,6 @@ func (g *Guard) tryEnter(ctx context.Context, environment string, expected, next
 			"Wait for that run, then retry this one",
 			"run %s began to deploy commit %.12s meanwhile", current.Run, current.Commit)
 	}
-	if cm.Data == nil {
-		cm.Data = map[string]string{}
-	}
 	cm.Data[environment] = string(value)
 	_, err = g.kube.UpdateConfigMap(ctx, cm)
 	return g.fault(err)
