@@ -1,29 +1,36 @@
 package notify
 
 import (
-	"fmt"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/aphex-pipeline/aphex/internal/pipeline"
+)
+
+// The most characters that Slack takes in the text of a section, and in a field
+// of one, escapes included; it refuses a message with more. A part is one of
+// several in a text, and leaves the others room.
+const (
+	maxSection = 3000
+	maxField   = 2000
+	maxPart    = 500
+	maxLink    = 1200
 )
 
 // slackMessage is the body of an incoming webhook: text for lists and phones,
 // blocks for the channel.
 func slackMessage(e Event) map[string]any {
 	mark := map[string]string{pipeline.EventSucceeded: ":white_check_mark:", pipeline.EventFailed: ":x:", pipeline.EventDeferred: ":warning:"}[e.Event]
-	facts := []string{
-		"*Commit*\n`" + slackText(e.shortCommit()) + "` on " + slackText(e.Branch),
-		"*Run*\n" + slackLink(e.RunURL, e.Run) + ", " + e.took(),
+	title := slackText(e.title(), maxField)
+	fields := []any{
+		markdown("*Commit*\n`" + slackText(e.shortCommit(), maxPart) + "` on " + slackText(e.Branch, maxPart)),
+		markdown("*Run*\n" + slackLink(e.RunURL, e.Run) + ", " + e.took()),
 	}
 	if len(e.Environments) > 0 {
-		facts = append(facts, "*Environments*\n"+slackText(strings.Join(e.Environments, ", ")))
-	}
-	fields := make([]any, len(facts))
-	for i, fact := range facts {
-		fields[i] = markdown(fact)
+		fields = append(fields, labelled("Environments", "\n", strings.Join(e.Environments, ", "), maxField))
 	}
 	blocks := []any{
-		map[string]any{"type": "section", "text": markdown(mark + " *" + slackText(e.title()) + "*")},
+		map[string]any{"type": "section", "text": markdown(mark + " *" + title + "*")},
 		map[string]any{"type": "section", "fields": fields},
 	}
 	if e.Failed != nil {
@@ -33,30 +40,61 @@ func slackMessage(e Event) map[string]any {
 		blocks = append(blocks, slackStage(e.Deferred))
 	}
 	if e.RecordError != "" {
-		blocks = append(blocks, map[string]any{"type": "section", "text": markdown("*The record could not be written*: " + slackText(e.RecordError))})
+		blocks = append(blocks, map[string]any{"type": "section", "text": labelled("The record could not be written", ": ", e.RecordError, maxSection)})
 	}
-	return map[string]any{"text": mark + " " + slackText(e.title()), "blocks": blocks}
+	return map[string]any{"text": mark + " " + title, "blocks": blocks}
 }
 
 // slackStage is what a stage says, and where its log is.
 func slackStage(stage *FailedStage) map[string]any {
-	text := fmt.Sprintf("*%s*: %s", slackText(stage.Stage), slackText(stage.Message))
+	log := ""
 	if stage.LogURL != "" {
-		text += "\nLog: `" + slackText(stage.LogURL) + "`"
+		log = "\nLog: `" + slackText(stage.LogURL, maxLink) + "`"
 	}
-	return map[string]any{"type": "section", "text": markdown(text)}
+	text := labelled(slackText(stage.Stage, maxPart), ": ", stage.Message, maxSection-utf8.RuneCountInString(log))
+	text["text"] += log
+	return map[string]any{"type": "section", "text": text}
 }
 
-func markdown(text string) map[string]any { return map[string]any{"type": "mrkdwn", "text": text} }
-
-// slackText escapes what Slack takes for its own.
-func slackText(text string) string {
-	return strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;").Replace(text)
+// labelled is a text of at most limit characters: a label, which Slack
+// understands as it is, and what it is the label of.
+func labelled(label, between, text string, limit int) map[string]string {
+	head := "*" + label + "*" + between
+	return markdown(head + slackText(text, limit-utf8.RuneCountInString(head)))
 }
 
+func markdown(text string) map[string]string {
+	return map[string]string{"type": "mrkdwn", "text": text}
+}
+
+// slackEscapes are for what Slack takes for its own.
+var slackEscapes = strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;")
+
+// slackText is text as Slack shows it, of at most limit characters. Only whole
+// escapes are cut off.
+func slackText(text string, limit int) string {
+	var out strings.Builder
+	length, whole := 0, 0 // whole is what leaves room for the ellipsis
+	for _, r := range text {
+		escaped := slackEscapes.Replace(string(r))
+		if length += utf8.RuneCountInString(escaped); length > limit {
+			return out.String()[:whole] + "…"
+		}
+		out.WriteString(escaped)
+		if length < limit {
+			whole = out.Len()
+		}
+	}
+	return out.String()
+}
+
+// slackLink is a link, or the text alone where the address is too long for one:
+// half an address leads nowhere.
 func slackLink(url, text string) string {
-	if url == "" {
-		return slackText(text)
+	text = slackText(text, maxPart)
+	address := strings.NewReplacer("&", "&amp;", "|", "%7C", ">", "%3E", "<", "%3C").Replace(url)
+	if url == "" || utf8.RuneCountInString(address) > maxLink {
+		return text
 	}
-	return "<" + strings.NewReplacer("|", "%7C", ">", "%3E", "<", "%3C").Replace(url) + "|" + slackText(text) + ">"
+	return "<" + address + "|" + text + ">"
 }
