@@ -91,8 +91,13 @@ func (f *far) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		if f.refuse > 0 {
 			f.refuse--
 			http.Error(w, "later", http.StatusServiceUnavailable)
-		} else if r.URL.Path == "/gone" {
+			return
+		}
+		switch r.URL.Path {
+		case "/gone":
 			http.Error(w, "no_team for token-1234567", http.StatusNotFound)
+		case "/moved":
+			http.Redirect(w, r, "/elsewhere", http.StatusTemporaryRedirect)
 		}
 	}
 }
@@ -224,6 +229,45 @@ func TestAnnounce_AddressInASecretOfTheNamespace(t *testing.T) {
 	// Reconcile has no mounts, and says so.
 	sender, _ = f.sender()
 	require.Contains(t, tell(sender)[0].Error, "there are no Secrets of a namespace here")
+}
+
+// Both parts of an object are secret: nothing that is said later has them.
+func TestAnnounce_HidesTheAddressAndTheSecret(t *testing.T) {
+	t.Parallel()
+	f := newFar(t)
+	f.secrets["ssm:/hook"] = `{"url": "` + f.url + `/hook/of-ours", "secret": "s3cret-of-ours"}`
+	sender, redactor := f.sender()
+	results := sender.Announce(t.Context(), []pipeline.Notification{{Type: pipeline.NotifyWebhook, Target: "ssm:/hook"}}, f.event(), func(int) bool { return false }, func(int) {})
+	require.Equal(t, record.NotificationSent, results[0].Status, "%+v", results)
+	said := redactor.String("to " + f.url + "/hook/of-ours with s3cret-of-ours")
+	require.NotContains(t, said, "/hook")
+	require.NotContains(t, said, "s3cret-of-ours")
+}
+
+// What is sent goes to the address of the reference and nowhere else, whatever
+// is there now.
+func TestAnnounce_FollowsNoRedirect(t *testing.T) {
+	t.Parallel()
+	f := newFar(t)
+	f.secrets["ssm:/hook"] = f.url + "/moved"
+	results, got := f.announce(f.event(), pipeline.Notification{Type: pipeline.NotifyWebhook, Target: "ssm:/hook"})
+	require.Equal(t, record.NotificationFailed, results[0].Status)
+	require.Contains(t, results[0].Error, "the answer is 307 Temporary Redirect")
+	require.Len(t, got["/moved"], 1)
+	require.Empty(t, got["/elsewhere"])
+}
+
+// A topic refuses a subject that is long or not of printable ASCII.
+func TestAnnounce_SubjectOfATopic(t *testing.T) {
+	t.Parallel()
+	f := newFar(t)
+	e := f.event()
+	e.Reason = "Größe\n" + strings.Repeat("x", 200)
+	results, got := f.announce(e, pipeline.Notification{Type: pipeline.NotifySNS, Target: topic})
+	require.Equal(t, record.NotificationSent, results[0].Status, "%+v", results)
+	form, err := url.ParseQuery(got["sns"][0].body)
+	require.NoError(t, err)
+	require.Equal(t, "shop failed at deploy-env-prod (Gr??e?"+strings.Repeat("x", 62), form.Get("Subject"))
 }
 
 func TestAnnounce_TriesAgain(t *testing.T) {
