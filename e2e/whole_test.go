@@ -20,6 +20,7 @@ import (
 	"github.com/aphex-pipeline/aphex/e2e/lab"
 	"github.com/aphex-pipeline/aphex/internal/cloudwatch"
 	"github.com/aphex-pipeline/aphex/internal/notify"
+	"github.com/aphex-pipeline/aphex/internal/pipeline"
 	"github.com/aphex-pipeline/aphex/internal/record"
 	"github.com/aphex-pipeline/aphex/internal/testkit/gitserver"
 	"github.com/aphex-pipeline/aphex/tasks/task"
@@ -40,14 +41,15 @@ func TestRun_ThreeAccountsAreTold(t *testing.T) {
 	t.Parallel()
 	l := needLab(t)
 	const name = "whole"
-	p, _, ledger := newSmall(t, l, name)
+	p, _, ledger := newSmall(t, l, name, func(i *pipeline.Installation) { i.ChannelSecrets = []string{"whole-hook"} })
 	ctx := limited(t)
 	require.NoError(t, l.AWS.QuickBootstrap(ctx, accountThird, "eu-west-1", []string{aws.AccountTools}))
 	mail := &mailbox{mail: map[string][]string{}}
 	address := listen(t, l, mail)
 	topic, err := sns.NewFromConfig(l.AWS.Config(aws.AccountTools, p.Installation.Region)).CreateTopic(ctx, &sns.CreateTopicInput{Name: awssdk.String(name)})
 	require.NoError(t, err)
-	putParameter(t, l, "/e2e/whole-hook", address+"/hook")
+	_, err = l.Kubectl(ctx, nil, "create", "secret", "generic", "whole-hook", "-n", p.Installation.Namespace, "--from-literal=url="+address+"/hook")
+	require.NoError(t, err)
 	putParameter(t, l, "/e2e/whole-slack", address+"/slack")
 	environments := []environment{
 		dev(name, ". ./ledger.sh; did test", "mkdir -p reports; cp smoke.xml reports/"),
@@ -57,7 +59,7 @@ func TestRun_ThreeAccountsAreTold(t *testing.T) {
 	environments[0].reports, environments[1].reports = []string{"reports/*.xml"}, []string{"reports/*.xml"}
 	cfg := config([]string{". ./ledger.sh; did build", `mkdir -p "$APHEX_ARTIFACTS/site"; cp page.html "$APHEX_ARTIFACTS/site/"`}, environments...) + `
 notifications:
-  - {type: webhook, target: "ssm:/e2e/whole-hook"}
+  - {type: webhook, target: "kubernetes:whole-hook#url"}
   - {type: slack, target: "ssm:/e2e/whole-slack"}
   - {type: sns, target: "` + awssdk.ToString(topic.TopicArn) + `"}
 `
@@ -94,7 +96,7 @@ func requireShown(t *testing.T, l *lab.Lab, run *lab.Run, commit string) {
 		`(?m)^Commit +` + commit + `$`, `(?m)^Status +succeeded$`, `(?m)^Artifacts +1, 1\.\d KiB$`, `(?m)^Metrics +sent$`,
 		`(?m)^deploy-env-dev +succeeded .*whole created; \d+ AWS calls$`, `(?m)^deploy-env-staging +succeeded .*whole created`, `(?m)^deploy-env-prod +succeeded .*whole created`,
 		`(?m)^test-dev +2 +0 +1 +-$`, `(?m)^test-staging +2 +0 +1 +-$`,
-		`(?m)^webhook +sent +ssm:/e2e/whole-hook$`, `(?m)^slack +sent +ssm:/e2e/whole-slack$`, `(?m)^sns +sent +arn:aws:sns:`,
+		`(?m)^webhook +sent +kubernetes:whole-hook#url$`, `(?m)^slack +sent +ssm:/e2e/whole-slack$`, `(?m)^sns +sent +arn:aws:sns:`,
 	} {
 		require.Regexp(t, pattern, text)
 	}

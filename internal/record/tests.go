@@ -58,7 +58,7 @@ const (
 	ResultFailed = "failed"
 )
 
-// TestResult is the result of an environment's tests, stored at TestKey.
+// TestResult is the result of an environment's tests, stored at its Keys.
 type TestResult struct {
 	SchemaVersion string `json:"schema_version"`
 	// WorkflowID is the Workflow's UID; with Attempt and Epoch it says which
@@ -81,6 +81,15 @@ type TestResult struct {
 	Reports []string `json:"reports,omitempty"`
 	// Warnings say which reports are missing, could not be read or are broken.
 	Warnings []string `json:"warnings,omitempty"`
+}
+
+// Keys are the object keys of the result: as that of its try, which no other
+// try replaces, and as the latest.
+func (t TestResult) Keys() []string {
+	return []string{
+		triesPrefix(t.WorkflowID) + TryName(t.Epoch, t.Attempt) + "/tests/" + t.Environment + ".json",
+		TestKey(t.WorkflowID, t.Environment),
+	}
 }
 
 // WithTests returns the record of a test stage with what the test reports of

@@ -242,6 +242,9 @@ func (s *Stage) keep(ctx context.Context, req task.Request, results []commands.R
 	if err != nil {
 		return fmt.Errorf("encode the test result: %w", err)
 	}
-	_, err = s.cfg.Store.Put(ctx, record.TestKey(req.Run.UID, req.Environment), bytes.NewReader(body), store.PutOptions{ContentType: "application/json"})
+	for _, key := range result.Keys() {
+		_, putErr := s.cfg.Store.Put(ctx, key, bytes.NewReader(body), store.PutOptions{ContentType: "application/json"})
+		err = errors.Join(err, putErr)
+	}
 	return err
 }

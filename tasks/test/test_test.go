@@ -11,6 +11,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -142,7 +143,13 @@ func (b *bench) put(t *testing.T, key, content string) {
 // result is the stored result of the tests.
 func (b *bench) result(t *testing.T) record.TestResult {
 	t.Helper()
-	body, object, err := b.Objects.Get(t.Context(), record.TestKey("uid-1", "dev"))
+	return b.stored(t, record.TestKey("uid-1", "dev"))
+}
+
+// stored is a result of tests in the bucket.
+func (b *bench) stored(t *testing.T, key string) record.TestResult {
+	t.Helper()
+	body, object, err := b.Objects.Get(t.Context(), key)
 	require.NoError(t, err)
 	require.Equal(t, "application/json", object.ContentType)
 	var d record.TestResult
@@ -300,6 +307,28 @@ func (r trigger) Write(p []byte) (int, error) {
 }
 
 // block makes a command wait for nothing, without using the processor.
+// A retry leaves the result of the try before, which says what failed then.
+//
+// Feature: aphex-pipeline, Property 13: Test result capture
+func TestRun_EachTryKeepsItsResult(t *testing.T) {
+	t.Parallel()
+	healed := filepath.Join(t.TempDir(), "healed")
+	b := newBench(t, tests("test -e '"+healed+"'"))
+	_, err := b.run(t.Context())
+	require.ErrorIs(t, err, &fault.Fault{Reason: fault.CommandFailed})
+	first := b.result(t)
+	require.NoError(t, os.WriteFile(healed, nil, 0o600))
+	b.request.Run.Epoch, b.request.Attempt = "2026-11-24T07:00:00Z", 1
+	_, err = b.run(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, "passed", b.result(t).Status)
+	for key, want := range map[string]record.TestResult{
+		"runs/uid-1/tries/20261124T060000Z-0/tests/dev.json": first, "runs/uid-1/tries/20261124T070000Z-1/tests/dev.json": b.result(t),
+	} {
+		require.Equal(t, want, b.stored(t, key))
+	}
+}
+
 const block = "mkfifo $TMPDIR/block; read x < $TMPDIR/block"
 
 // Feature: aphex-pipeline, Property 13: Test result capture
