@@ -67,8 +67,18 @@ func markdown(text string) map[string]string {
 	return map[string]string{"type": "mrkdwn", "text": text}
 }
 
-// slackEscapes are for what Slack takes for its own.
-var slackEscapes = strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;")
+// slackEscape is for what Slack takes for its own.
+func slackEscape(r rune) string {
+	switch r {
+	case '&':
+		return "&amp;"
+	case '<':
+		return "&lt;"
+	case '>':
+		return "&gt;"
+	}
+	return string(r)
+}
 
 // slackText is text as Slack shows it, of at most limit characters. Only whole
 // escapes are cut off.
@@ -76,7 +86,7 @@ func slackText(text string, limit int) string {
 	var out strings.Builder
 	length, whole := 0, 0 // whole is what leaves room for the ellipsis
 	for _, r := range text {
-		escaped := slackEscapes.Replace(string(r))
+		escaped := slackEscape(r)
 		if length += utf8.RuneCountInString(escaped); length > limit {
 			return out.String()[:whole] + "…"
 		}
