@@ -6,8 +6,10 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/aphex-pipeline/aphex/internal/kube"
+	"github.com/aphex-pipeline/aphex/internal/kube/kubetest"
 	"github.com/aphex-pipeline/aphex/internal/pipeline"
 	"github.com/aphex-pipeline/aphex/internal/reconcile"
 	"github.com/aphex-pipeline/aphex/internal/record"
@@ -191,4 +193,40 @@ func TestPass_MeasuresTheStagesOfThisTry(t *testing.T) {
 	require.Contains(t, output, "sent no figures of run shop-2: CloudWatch is away")
 	require.Equal(t, "CloudWatch is away [Internal]", b.record(t, "shop-2").Metrics.Error)
 	require.NotEmpty(t, b.api.Get("workflows", "shop", "shop-2")["metadata"].(map[string]any)["labels"].(map[string]any)[pipeline.LabelAnnounced])
+}
+
+// A finish stage whose node has failed may still be telling, and a run may have
+// been retried since it was listed.
+func TestPass_TellsForNobodyWhoMayStillTell(t *testing.T) {
+	t.Parallel()
+	for name, meanwhile := range map[string]func(b *bench){
+		"its pod is at its end": func(b *bench) { b.pod("shop-1", "Running") },
+		"it is retried": func(b *bench) {
+			b.api.Deny(func(c kubetest.Call) *metav1.Status {
+				if c.Verb == "get" && c.Resource == "configmaps" { // between the list and the second look
+					b.api.Change("workflows", "shop", "shop-1", func(o kubetest.Object) {
+						o["status"].(map[string]any)["phase"] = "Running"
+					})
+				}
+				return nil
+			})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newBench(t)
+			b.run("shop-1", "Failed", "", nil)
+			b.begin(t, "shop-1", "build", "failed CommandFailed")
+			b.finish("shop-1", kube.PhaseError)
+			b.channels("shop-1", false, slack())
+			b.close(t, "shop-1")
+			meanwhile(b)
+			said, err := b.pass(t)
+			require.NoError(t, err)
+			require.Empty(t, said)
+			require.Empty(t, b.events)
+			require.Empty(t, b.measured)
+			require.Empty(t, b.writes())
+		})
+	}
 }

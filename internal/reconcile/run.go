@@ -30,8 +30,8 @@ func (r *Reconciler) run(ctx context.Context, w *kube.Workflow) error {
 		if rec, closed, err = r.close(ctx, with, w, rec, known, nil); err != nil || !closed {
 			return err
 		}
-	case !r.cfg.DryRun && !told(w, &rec):
-		if err := r.catchUp(ctx, with, w, &rec); err != nil {
+	case !told(w, &rec):
+		if over, err := r.catchUp(ctx, with, w, &rec); err != nil || !over {
 			return err
 		}
 	}
@@ -39,7 +39,12 @@ func (r *Reconciler) run(ctx context.Context, w *kube.Workflow) error {
 }
 
 // catchUp tells of the end of a run that closed its record and came no further.
-func (r *Reconciler) catchUp(ctx context.Context, with *opened, w *kube.Workflow, rec *record.Run) error {
+// over is false if the run is not to be touched now: its finish stage may still
+// be telling.
+func (r *Reconciler) catchUp(ctx context.Context, with *opened, w *kube.Workflow, rec *record.Run) (over bool, err error) {
+	if over, err = r.over(ctx, w); err != nil || !over || r.cfg.DryRun {
+		return over, err
+	}
 	before := rec.Metrics
 	r.measure(ctx, with, w, rec)
 	changed := rec.Metrics != before
@@ -48,12 +53,12 @@ func (r *Reconciler) catchUp(ctx context.Context, with *opened, w *kube.Workflow
 		changed = changed || len(rec.Notifications) > 0
 	}
 	if !changed {
-		return nil // it concerns nobody, or the record has it
+		return true, nil // it concerns nobody, or the record has it
 	}
 	if err := with.records.Put(ctx, *rec); err != nil {
-		return errors.Join(err, r.mark(ctx, w, rec))
+		return false, errors.Join(err, r.mark(ctx, w, rec))
 	}
-	return nil
+	return true, nil
 }
 
 // open returns what the runs of a pipeline are closed with, nil if it is not
