@@ -4,5 +4,6 @@
 //
 // It never fails a run: a record that cannot be written is reported in its
 // message and left to be closed from outside, while what is known of the end is
-// told all the same.
+// told all the same. If it is ended itself before everybody was told, it has no
+// outcome: the next pod goes on, or `aphex reconcile`.
 package finish

@@ -70,8 +70,11 @@ type end struct {
 }
 
 // Run closes the run's record with the status Argo gives the run, sends its
-// figures and announces the end, whether or not the record can be written. It
-// returns no error: what went wrong stands in the message.
+// figures and announces the end, whether or not the record can be written. What
+// went wrong stands in the message and is no error.
+//
+// Error: the cause of ctx, if that ended before everybody was told. A success
+// would say that nobody is left to tell.
 func (s *Stage) Run(ctx context.Context, req task.Request, env task.Env) (task.Result, error) {
 	e := s.close(ctx, &req, env)
 	if _, err := io.WriteString(env.Output, summary(e.run.Stages)); err != nil {
@@ -84,6 +87,9 @@ func (s *Stage) Run(ctx context.Context, req task.Request, env task.Env) (task.R
 	}
 	if told := s.announce(ctx, &req, env, e); told != "" {
 		message += "; " + told
+	}
+	if ctx.Err() != nil {
+		return task.Result{}, context.Cause(ctx)
 	}
 	if e.changed && e.failure == "" {
 		if err := s.cfg.Records.Put(ctx, e.run); err != nil {

@@ -135,15 +135,6 @@ func TestRun_BrokenBucketIsAMessage(t *testing.T) {
 	}
 }
 
-func TestRun_CancelledIsAMessage(t *testing.T) {
-	t.Parallel()
-	bucket := broken(t)
-	ctx, cancel := context.WithCancelCause(t.Context())
-	cancel(errors.New("the run was stopped"))
-	got, _ := run(ctx, t, bucket, "Failed", io.Discard)
-	require.Contains(t, got.Message, "the run's record could not be closed")
-}
-
 // full is a log that takes nothing.
 type full struct{}
 
