@@ -49,14 +49,16 @@ type indexed struct {
 	triggered time.Time
 }
 
-// index lists the runs, the first triggered first.
+// index lists the runs, the first triggered first. A run that has several
+// entries, since its record was lost and made anew, or since an earlier version
+// left its name out, is listed once, by the last of them.
 func (r *Recorder) index(ctx context.Context) ([]indexed, error) {
 	listed, err := r.store.List(ctx, indexPrefix)
 	if err != nil {
 		return nil, fmt.Errorf("list the runs: %w", err)
 	}
-	runs := make([]indexed, 0, len(listed))
-	for _, object := range listed {
+	runs, seen := make([]indexed, 0, len(listed)), make(map[string]bool, len(listed))
+	for _, object := range slices.Backward(listed) {
 		key := strings.TrimPrefix(object.Key, indexPrefix)
 		at, _, _ := strings.Cut(key, "_")
 		run := indexed{uid: uidOf(key)}
@@ -65,11 +67,12 @@ func (r *Recorder) index(ctx context.Context) ([]indexed, error) {
 			run.name, _ = url.QueryUnescape(run.uid[n+len(nameMark):]) // what is no name is nobody's
 			run.uid = run.uid[:n]
 		}
-		if last := len(runs) - 1; last >= 0 && runs[last].uid == run.uid {
-			runs = runs[:last] // an earlier version's entry, without the name
+		if !seen[run.uid] {
+			seen[run.uid] = true
+			runs = append(runs, run)
 		}
-		runs = append(runs, run)
 	}
+	slices.Reverse(runs)
 	return runs, nil
 }
 

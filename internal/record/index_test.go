@@ -182,3 +182,23 @@ func TestShow_SaysWhatCannotBeRead(t *testing.T) {
 		require.ErrorContains(t, err, "runs/u1/run.json")
 	}
 }
+
+// A record that could not be written at first, or that was deleted, is written
+// anew with another time: the index then has the run twice.
+func TestRuns_OneThatBeganTwiceIsListedOnce(t *testing.T) {
+	t.Parallel()
+	r := New(store.NewDir(t.TempDir()))
+	begin := time.Date(2026, 11, 24, 6, 0, 0, 0, time.UTC)
+	require.NoError(t, r.putIndex(t.Context(), indexKey(Run{WorkflowID: "u1", WorkflowName: "shop-1", TriggeredAt: begin})))
+	require.NoError(t, r.Begin(t.Context(), Run{WorkflowID: "u2", WorkflowName: "shop-2", TriggeredAt: begin.Add(time.Minute)}))
+	_, _, err := r.Finish(t.Context(), Run{WorkflowID: "u1", WorkflowName: "shop-1"}, Failed, begin.Add(2*time.Minute))
+	require.NoError(t, err)
+	found, err := r.Find(t.Context(), "shop-1")
+	require.NoError(t, err)
+	require.Equal(t, []string{"u1"}, found)
+	runs, _, err := r.Runs(t.Context(), 2)
+	require.NoError(t, err)
+	require.Len(t, runs, 2)
+	require.Equal(t, "u1", runs[0].WorkflowID)
+	require.Equal(t, "u2", runs[1].WorkflowID)
+}
