@@ -230,3 +230,25 @@ func TestPass_TellsForNobodyWhoMayStillTell(t *testing.T) {
 		})
 	}
 }
+
+// Argo calls a run Succeeded that was terminated before it began: no record
+// that can be read says otherwise.
+func TestPass_ARunThatNeverBeganDidNotSucceed(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		nodes map[string]string
+		want  string
+	}{
+		{nil, pipeline.EventFailed},
+		{map[string]string{"build": "Succeeded: built"}, pipeline.EventSucceeded},
+	} {
+		b := newBench(t)
+		b.run("shop-1", "Succeeded", "Terminate", tt.nodes)
+		b.channels("shop-1", false, slack())
+		b.put(t, record.RunKey("uid-shop-1"))
+		_, err := b.pass(t)
+		require.Error(t, err)
+		require.Len(t, b.events, 1)
+		require.Equal(t, tt.want, b.events[0].Event)
+	}
+}

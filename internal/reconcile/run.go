@@ -107,7 +107,8 @@ func (r *Reconciler) open(ctx context.Context, name string) (*opened, error) {
 // last write, so that a pass after one that died tells of it, with the same
 // key. closed is false if the run is not to be touched now.
 //
-// damage is why the run's record cannot be read, if it cannot, see write.
+// damage is why the run's record cannot be read, if it cannot, see write. Then
+// the run has begun if one of its stages has.
 func (r *Reconciler) close(ctx context.Context, with *opened, w *kube.Workflow, old record.Run, known bool, damage error) (rec record.Run, closed bool, err error) {
 	stages, err := with.records.Stages(ctx, w.UID)
 	if damage == nil {
@@ -116,8 +117,10 @@ func (r *Reconciler) close(ctx context.Context, with *opened, w *kube.Workflow, 
 	if over, err := r.over(ctx, w); err != nil || !over {
 		return record.Run{}, false, err
 	}
+	recorded := known && old.WorkflowID == w.UID
 	if damage != nil {
 		stages = WithNodes(w, stages)
+		known = known && (recorded || len(stages) > 0)
 	}
 	v := judge(w, known, stages)
 	rec = record.Run{
@@ -128,7 +131,7 @@ func (r *Reconciler) close(ctx context.Context, with *opened, w *kube.Workflow, 
 		TriggeredAt: w.CreatedAt, CompletedAt: &w.FinishedAt,
 		Status: v.status, Reason: v.reason, Stages: v.stages,
 	}
-	if known && old.WorkflowID == w.UID { // what the run itself said of its arguments, defaults included
+	if recorded { // what the run itself said of its arguments, defaults included
 		old.CompletedAt, old.Status, old.Reason, old.Stages = rec.CompletedAt, rec.Status, rec.Reason, rec.Stages
 		rec = old
 	}
