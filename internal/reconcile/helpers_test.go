@@ -47,6 +47,9 @@ images: {plugin: "p:1", worker: "w:1"}
 type bucket struct {
 	*memory
 	budget *atomic.Int64
+	// hangs says that nothing is answered; asked counts what is read then.
+	hangs bool
+	asked *atomic.Int64
 }
 
 var errKilled = errors.New("killed")
@@ -56,6 +59,15 @@ func (b bucket) Put(ctx context.Context, key string, body io.Reader, opts store.
 		return store.Object{}, errKilled
 	}
 	return b.memory.Put(ctx, key, body, opts)
+}
+
+func (b bucket) Get(ctx context.Context, key string) (io.ReadCloser, store.Object, error) {
+	if b.hangs {
+		b.asked.Add(1)
+		<-ctx.Done()
+		return nil, store.Object{}, context.Cause(ctx)
+	}
+	return b.memory.Get(ctx, key)
 }
 
 // memory is a bucket without a disk, for tests that make many.
@@ -114,6 +126,9 @@ type bench struct {
 	// been before, and at is when a pass looks, the zero time for now.
 	measured []string
 	at       time.Time
+	// hangs makes the bucket answer nothing, see bucket.
+	hangs bool
+	asked atomic.Int64
 }
 
 // Announce implements reconcile.Announcer.
@@ -231,7 +246,12 @@ func (b *bench) begin(tb require.TestingT, run string, stages ...string) {
 // pass reconciles once and returns what was said.
 func (b *bench) pass(tb require.TestingT) (string, error) {
 	b.output.Reset()
+	answer := time.Duration(0)
+	if b.hangs {
+		answer = 100 * time.Millisecond
+	}
 	err := reconcile.New(reconcile.Config{
+		Answer:  answer,
 		Cluster: b.client, Namespace: "shop", Output: &b.output, DryRun: b.dryRun, Settle: reconcile.DefaultSettle,
 		Now: func() time.Time {
 			if b.at.IsZero() {
@@ -242,7 +262,7 @@ func (b *bench) pass(tb require.TestingT) (string, error) {
 		Figures: func(context.Context, pipeline.Installation) (reconcile.Figures, error) { return b.measure, nil },
 		News:    func(context.Context, pipeline.Installation) (reconcile.Announcer, error) { return b, nil },
 		Records: func(context.Context, pipeline.Installation) (*record.Recorder, error) {
-			return record.New(bucket{b.store, &b.budget}), nil
+			return record.New(bucket{b.store, &b.budget, b.hangs, &b.asked}), nil
 		},
 	}).Pass(context.Background())
 	return b.output.String(), err

@@ -252,3 +252,27 @@ func TestPass_ARunThatNeverBeganDidNotSucceed(t *testing.T) {
 		require.Equal(t, tt.want, b.events[0].Event)
 	}
 }
+
+// A bucket that answers nothing costs a pass little, however many runs there
+// are, and the channels hear of the end of each.
+func TestPass_ABucketThatHangsKeepsNobodyFromBeingTold(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	runs := []string{"shop-1", "shop-2", "shop-3"}
+	for _, run := range runs {
+		b.run(run, "Failed", "Terminate", map[string]string{"build": "Failed: [Cancelled]"})
+		b.channels(run, false, slack())
+	}
+	b.hangs = true
+	for n := range int64(2) {
+		_, err := b.pass(t)
+		require.ErrorContains(t, err, "the bucket did not answer within 100ms")
+		require.Len(t, b.events, len(runs))
+		require.Len(t, b.measured, len(runs))
+		require.Equal(t, n+1, b.asked.Load(), "once a pass")
+	}
+	for n, run := range runs {
+		require.Equal(t, run, b.events[n].Run)
+		require.Contains(t, b.events[n].RecordError, "the bucket did not answer")
+	}
+}

@@ -85,7 +85,7 @@ func (r *Reconciler) announce(ctx context.Context, with *opened, w *kube.Workflo
 	}
 	e := event(w, rec, plan.ArgoURL)
 	if damage == nil {
-		e.RecordURL = with.records.RunURL(w.UID)
+		e.RecordURL = with.records.all.RunURL(w.UID)
 	} else {
 		e.RecordError = fault.Message(damage)
 	}

@@ -64,6 +64,9 @@ type Config struct {
 	DryRun bool
 	// Settle is how long ago a run must have ended; zero means at once.
 	Settle time.Duration
+	// Answer is how long a bucket may take for one call; zero means
+	// DefaultAnswer.
+	Answer time.Duration
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
 }
@@ -80,7 +83,7 @@ type Figures func(ctx context.Context, run record.Run, since time.Time) error
 
 // opened is what a pipeline's runs are closed with.
 type opened struct {
-	records *record.Recorder
+	records *records
 	news    Announcer
 	figures Figures
 }
@@ -98,6 +101,9 @@ type Reconciler struct {
 func New(cfg Config) *Reconciler {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
+	}
+	if cfg.Answer == 0 {
+		cfg.Answer = DefaultAnswer
 	}
 	return &Reconciler{cfg: cfg}
 }

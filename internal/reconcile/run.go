@@ -19,7 +19,7 @@ func (r *Reconciler) run(ctx context.Context, w *kube.Workflow) error {
 	if with == nil || err != nil {
 		return err
 	}
-	rec, err := with.records.Run(ctx, w.UID)
+	rec, err := with.records.run(ctx, w.UID)
 	known := !errors.Is(err, store.ErrNotFound)
 	switch {
 	case err != nil && known:
@@ -55,7 +55,7 @@ func (r *Reconciler) catchUp(ctx context.Context, with *opened, w *kube.Workflow
 	if !changed {
 		return true, nil // it concerns nobody, or the record has it
 	}
-	if err := with.records.Put(ctx, *rec); err != nil {
+	if err := with.records.put(ctx, *rec); err != nil {
 		return false, errors.Join(err, r.mark(ctx, w, rec))
 	}
 	return true, nil
@@ -84,10 +84,11 @@ func (r *Reconciler) open(ctx context.Context, name string) (*opened, error) {
 	if err != nil {
 		return nil, fault.Wrap(fault.User, fault.ConfigInvalid, op, "Mend the ConfigMap "+cm.Name, err)
 	}
-	with := &opened{}
-	if with.records, err = r.cfg.Records(ctx, inst); err != nil {
+	all, err := r.cfg.Records(ctx, inst)
+	if err != nil {
 		return nil, err
 	}
+	with := &opened{records: &records{all: all, answer: r.cfg.Answer}}
 	if r.cfg.News != nil {
 		if with.news, err = r.cfg.News(ctx, inst); err != nil {
 			return nil, err
@@ -110,7 +111,7 @@ func (r *Reconciler) open(ctx context.Context, name string) (*opened, error) {
 // damage is why the run's record cannot be read, if it cannot, see write. Then
 // the run has begun if one of its stages has.
 func (r *Reconciler) close(ctx context.Context, with *opened, w *kube.Workflow, old record.Run, known bool, damage error) (rec record.Run, closed bool, err error) {
-	stages, err := with.records.Stages(ctx, w.UID)
+	stages, err := with.records.stages(ctx, w.UID)
 	if damage == nil {
 		damage = err
 	}
@@ -158,7 +159,7 @@ func (r *Reconciler) close(ctx context.Context, with *opened, w *kube.Workflow, 
 func (r *Reconciler) write(ctx context.Context, with *opened, w *kube.Workflow, rec *record.Run, ended []int, damage error) error {
 	for _, i := range ended {
 		if damage == nil {
-			damage = with.records.PutStage(ctx, w.UID, rec.Stages[i])
+			damage = with.records.putStage(ctx, w.UID, rec.Stages[i])
 		}
 	}
 	if damage != nil && r.cfg.Now().Sub(w.FinishedAt) < patience {
@@ -169,7 +170,7 @@ func (r *Reconciler) write(ctx context.Context, with *opened, w *kube.Workflow, 
 		rec.Notifications = r.announce(ctx, with, w, *rec, damage)
 	}
 	if damage == nil {
-		damage = with.records.Put(ctx, *rec)
+		damage = with.records.put(ctx, *rec)
 	}
 	if damage != nil {
 		return errors.Join(damage, r.mark(ctx, w, rec))
