@@ -6,6 +6,8 @@ import (
 	"io"
 	"log/slog"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -52,4 +54,57 @@ func TestRun_ThatIsEndedHasNoOutcome(t *testing.T) {
 	got, err := finish.New(finish.Config{Records: record.New(bucket), News: far}).Run(t.Context(), req, env)
 	require.NoError(t, err)
 	require.Contains(t, got.Message, "2 channels told")
+}
+
+// asleep is a bucket that never answers.
+type asleep struct{}
+
+func (*asleep) Finish(ctx context.Context, run record.Run, status record.Status, at time.Time) (record.Run, string, error) {
+	<-ctx.Done()
+	run.Status, run.CompletedAt = status, &at
+	return run, "", context.Cause(ctx)
+}
+
+func (*asleep) Put(ctx context.Context, _ record.Run) error {
+	<-ctx.Done()
+	return context.Cause(ctx)
+}
+
+// drowsy is one that falls asleep after it has closed the record.
+type drowsy struct {
+	*record.Recorder
+	*asleep
+}
+
+func (d drowsy) Finish(ctx context.Context, run record.Run, status record.Status, at time.Time) (record.Run, string, error) {
+	return d.Recorder.Finish(ctx, run, status, at)
+}
+
+func (d drowsy) Put(ctx context.Context, run record.Run) error { return d.asleep.Put(ctx, run) }
+
+// A bucket that hangs keeps nobody from being told, and the run from no end.
+func TestRun_TellsThoughTheBucketHangs(t *testing.T) {
+	t.Parallel()
+	bucket := store.NewDir(t.TempDir())
+	begin(t, bucket)
+	for message, records := range map[string]interface {
+		Finish(ctx context.Context, run record.Run, status record.Status, at time.Time) (record.Run, string, error)
+		Put(ctx context.Context, run record.Run) error
+	}{
+		"the run's record could not be closed: ": &asleep{},
+		"run failed in ":                         drowsy{record.New(bucket), &asleep{}},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			req, far := request("Failed"), &town{}
+			req.Notifications = notify.Plan{Channels: []pipeline.Notification{{Type: pipeline.NotifySlack, Target: "ssm:/a"}}}.Encode()
+			began := time.Now()
+			got, err := finish.New(finish.Config{Records: records, News: far}).Run(t.Context(), req, task.Env{
+				Output: io.Discard, Logger: slog.New(slog.DiscardHandler), Progress: func(string) {}, Effects: &effects.Memory{},
+			})
+			require.NoError(t, err)
+			require.Contains(t, got.Message, message)
+			require.Contains(t, got.Message, "1 channels told")
+			require.Less(t, time.Since(began), 5*time.Minute)
+		})
+	}
 }

@@ -47,6 +47,16 @@ type Config struct {
 	Workflows workflows
 }
 
+// recordLimit bounds closing the record, and adding to it what came of the
+// announcements: a bucket may take a connection and never answer.
+const recordLimit = 2 * time.Minute
+
+// limited returns a context for that.
+func limited(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(ctx, recordLimit, fault.Newf(fault.Transient, fault.AWSUnavailable, "write the run's record",
+		"Check that the bucket can be reached from the cluster", "the bucket did not answer within %s", recordLimit))
+}
+
 // Stage is the finish stage.
 type Stage struct {
 	cfg Config
@@ -92,7 +102,9 @@ func (s *Stage) Run(ctx context.Context, req task.Request, env task.Env) (task.R
 		return task.Result{}, context.Cause(ctx)
 	}
 	if e.changed && e.failure == "" {
-		if err := s.cfg.Records.Put(ctx, e.run); err != nil {
+		limit, cancel := limited(ctx)
+		defer cancel()
+		if err := s.cfg.Records.Put(limit, e.run); err != nil {
 			env.Logger.WarnContext(ctx, "notifications and figures not recorded", "err", err)
 		}
 	}
@@ -109,7 +121,9 @@ func (s *Stage) close(ctx context.Context, req *task.Request, env task.Env) *end
 	if err != nil || began.After(at) {
 		began = at
 	}
-	run, url, err := s.cfg.Records.Finish(ctx, record.Run{
+	limit, cancel := limited(ctx)
+	defer cancel()
+	run, url, err := s.cfg.Records.Finish(limit, record.Run{
 		WorkflowID: req.Run.UID, WorkflowName: req.Run.Name, Namespace: req.Run.Namespace, TriggeredAt: began,
 		Pipeline: req.Pipeline, CommitSHA: req.Commit, Branch: req.Branch, RepoURL: req.RepoURL, Predecessor: req.Predecessor,
 	}, status, at)
