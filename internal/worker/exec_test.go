@@ -448,6 +448,16 @@ func TestExec_WorkerLost(t *testing.T) {
 		_, err := b.Exec(t.Context(), worker.Command{Script: "echo up; sleep 60"}, &out)
 		requireReason(t, fault.WorkerLost, err)
 	})
+	t.Run("shut down, with the grace of the command", func(t *testing.T) {
+		t.Parallel()
+		b := serve(t, func(c *worker.ServerConfig) { c.Grace = 20 * time.Second })
+		var out output
+		go func() { out.line(t, "up"); b.stop() }()
+		exit, err := b.Exec(t.Context(), worker.Command{Script: `trap 'sleep 0.3; echo cleaned; exit 0' TERM; echo up; sleep 60 & wait`}, &out)
+		require.NoError(t, err, "a good end in spite of the shutdown is one")
+		require.Zero(t, exit.Code)
+		require.Contains(t, out.String(), "cleaned")
+	})
 	t.Run("heartbeats keep a quiet command alive", func(t *testing.T) {
 		t.Parallel()
 		b := serve(t, func(c *worker.ServerConfig) { c.Heartbeat = 50 * time.Millisecond })

@@ -58,10 +58,10 @@ func (s *server) run(ctx context.Context, req *execRequest, frames *frameWriter)
 	if err := s.awaitAbandoned(ctx); err != nil {
 		return nil, err
 	}
-	abandoned := ctx.Done()
+	client := ctx
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	if err := s.register(req.ID, &running{cancel: cancel, abandoned: abandoned, ended: make(chan struct{})}); err != nil {
+	if err := s.register(req.ID, &running{cancel: cancel, abandoned: client.Done(), ended: make(chan struct{})}); err != nil {
 		return nil, err
 	}
 	defer s.unregister(req.ID)
@@ -75,7 +75,9 @@ func (s *server) run(ctx context.Context, req *execRequest, frames *frameWriter)
 	cmd.Output = frames
 	// Without its sidecar a command must not live on: it shares the pod's
 	// loopback addresses, where the next one is waited for.
-	cmd.Hurry = abandoned
+	hurry, forget := hungUp(client)
+	defer forget()
+	cmd.Hurry = hurry
 	cmd.Sweep = func() string { return s.family.sweep(req.ID) }
 	p, self, err := s.family.start(req.ID, func() (*process.Process, error) { return process.Start(ctx, cmd.Command) })
 	if err != nil {
@@ -87,6 +89,17 @@ func (s *server) run(ctx context.Context, req *execRequest, frames *frameWriter)
 	stop()
 	s.log.DebugContext(ctx, "command ended", "command", cmd.Name, "code", exit.Code, "duration_ms", exit.Duration.Milliseconds())
 	return s.exitMessage(cmd, exit, err), nil
+}
+
+// hungUp is closed once the client is gone. When the worker itself is shut down
+// it stays open, since commands have their grace then.
+func hungUp(client context.Context) (gone <-chan struct{}, forget func() bool) {
+	closed := make(chan struct{})
+	return closed, context.AfterFunc(client, func() {
+		if !errors.Is(context.Cause(client), errShutdown) {
+			close(closed)
+		}
+	})
 }
 
 // register makes a command known under its id, for cancel.
