@@ -82,7 +82,8 @@ type Build struct {
 	keeper  *Keeper
 	secrets []string
 	out     io.Writer
-	// missing are the caches that are to be kept if the build succeeds.
+	// missing are the caches that are to be kept if the build succeeds: those
+	// that the branch does not have, or has damaged.
 	missing []item
 }
 
@@ -123,7 +124,7 @@ func (k *Keeper) Restore(ctx context.Context, scope Scope, list []pipeline.Cache
 			b.warn(name, "is not used", err)
 			continue
 		}
-		if !b.restore(ctx, &next) {
+		if !b.restore(ctx, &next) || next.damaged != "" {
 			b.missing = append(b.missing, next)
 		}
 	}

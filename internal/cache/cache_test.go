@@ -301,6 +301,26 @@ func TestCache_DamagedObjectIsReplaced(t *testing.T) {
 	}
 }
 
+// Also if the deployed branch's is restored instead: the damaged one would be
+// read, and warned of, by every build of the branch.
+func TestCache_DamagedObjectIsReplacedByTheDeployedBranchs(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.scope.Branch = "feature"
+	b.build(b.install)
+	b.damage()
+	b.scope.Branch = "main"
+	b.build(b.install)
+	b.scope.Branch = "feature"
+	b.build(func(string) {})
+	require.Contains(t, b.log.String(), "restored 8 B from the branch main")
+	require.Contains(t, b.log.String(), "kept 8 B in place of the damaged one in ")
+	b.build(func(string) {})
+	require.NotContains(t, b.log.String(), "warning")
+	require.NotContains(t, b.log.String(), "from the branch")
+	require.Len(t, b.keys(), 2)
+}
+
 // A good one is never changed, also if it takes the place of a damaged one
 // while the build is at work.
 func TestCache_OneThatWasReplacedMeanwhileIsLeftAlone(t *testing.T) {
