@@ -229,6 +229,7 @@ func (e *Engine) work(ctx context.Context, r *run, x *execution) {
 func (e *Engine) conclude(life context.Context, r *run, x *execution, entry journal.Entry, o outcome, log *stageLog) {
 	ctx := context.WithoutCancel(life)
 	url, warning := e.uploadLog(ctx, &x.call.Request, log, o)
+	o.logged = true
 	reply := e.finalReply(&x.call, o, url, warning)
 	at := time.Now().UTC()
 	e.record(ctx, x, "end", func(ctx context.Context, rec Recorder) error {
@@ -300,7 +301,7 @@ func (e *Engine) runTask(ctx context.Context, r *run, x *execution, log *stageLo
 	defer cancel()
 	env := task.Env{
 		Output: log, Logger: logger,
-		Progress: func(message string) { x.setProgress(e.message(message)) },
+		Progress: func(message string) { x.setProgress(e.message(message, gap)) },
 		Effects:  effects{journal.Own{Book: r.book, Key: x.key}},
 	}
 	ended := make(chan outcome, 1)

@@ -63,13 +63,13 @@ func (e *Engine) openLog(ctx context.Context, req *task.Request, start int) *sta
 // Write implements io.Writer.
 func (l *stageLog) Write(p []byte) (int, error) { return l.in.Write(p) }
 
-// outcome writes what a message may have no room for.
+// outcome writes what a message may have no room for, whatever is added to it.
 func (l *stageLog) outcome(o outcome) {
 	text := ""
 	switch {
 	case o.err != nil:
 		text = fault.Text(o.err)
-	case len(o.result.Message) > maxMessage:
+	case len(o.result.Message) > maxMessage-messageTail-len(gapLogged):
 		text = o.result.Message
 	default:
 		return

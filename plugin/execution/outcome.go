@@ -26,6 +26,12 @@ const (
 	messageTail = 400
 )
 
+// What stands for the middle that was cut out of a message.
+const (
+	gap       = " … "
+	gapLogged = " … (its log has all of it) … "
+)
+
 // Exit codes, as `aphex task` gives them: a retry expression can tell what is
 // worth another attempt.
 const (
@@ -44,6 +50,8 @@ type outcome struct {
 	reason string
 	// detached says that the stage stopped without an outcome.
 	detached bool
+	// logged says that the stage's log has what a message has no room for.
+	logged bool
 }
 
 func success(result task.Result) outcome { return outcome{result: result, reason: result.Reason} }
@@ -109,7 +117,11 @@ func (e *Engine) compose(call *argo.Call, o *outcome, parameters []argo.Paramete
 	if bucket, key, ok := s3Location(logURL); ok && e.cfg.MainLogs {
 		outputs.Artifacts = []argo.Artifact{{Name: "main-logs", S3: argo.S3Location{Bucket: bucket, Key: key}}}
 	}
-	return argo.Final(phase, e.message(message), outputs)
+	between := gap
+	if o.logged {
+		between = gapLogged
+	}
+	return argo.Final(phase, e.message(message, between), outputs)
 }
 
 // parameters lists what the stage and its template declare, in that order,
@@ -151,25 +163,25 @@ func tooLarge(call *argo.Call, format string, args ...any) error {
 }
 
 // message makes text fit for a node: one redacted paragraph within the budget.
-func (e *Engine) message(text string) string {
+func (e *Engine) message(text, between string) string {
 	text = strings.ToValidUTF8(e.cfg.Redactor.String(text), "\uFFFD")
-	return shorten(strings.Join(strings.Fields(text), " "), maxMessage)
+	return shorten(strings.Join(strings.Fields(text), " "), between)
 }
 
-// shorten cuts the middle out of a text of more than limit bytes, and says so.
-func shorten(text string, limit int) string {
-	const gap = " … (its log has all of it) … "
-	if len(text) <= limit {
+// shorten puts between in place of the middle of a text that is too long for a
+// message.
+func shorten(text, between string) string {
+	if len(text) <= maxMessage {
 		return text
 	}
-	head, tail := limit-messageTail-len(gap), len(text)-messageTail
+	head, tail := maxMessage-messageTail-len(between), len(text)-messageTail
 	for !utf8.RuneStart(text[head]) {
 		head--
 	}
 	for !utf8.RuneStart(text[tail]) {
 		tail++
 	}
-	return text[:head] + gap + text[tail:]
+	return text[:head] + between + text[tail:]
 }
 
 // label is what people call the stage: "deploy-dev", "test-dev", "build".

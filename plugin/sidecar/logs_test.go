@@ -93,3 +93,24 @@ func TestLogs_HaveEveryFindingOfAFailureThatIsTooLongForItsMessage(t *testing.T)
 		require.Contains(t, log.String(), fmt.Sprintf("\n(%d) assume role %d: refused. Look at", n+1, n))
 	}
 }
+
+func TestLogs_AreSaidToHaveWhatTheyHave(t *testing.T) {
+	t.Parallel()
+	text := strings.Repeat("one of many words ", 55) // with its reason too long, but not without
+	objects := store.NewDir(t.TempDir())
+	p := start(t, options{runs: newRuns(), registry: task.Registry{task.StageDeployEnv: task.RunnerFunc(
+		func(context.Context, task.Request, task.Env) (task.Result, error) {
+			return task.Result{Message: text, Reason: strings.Repeat("Superseded", 5)}, nil
+		})}, change: func(c *sidecar.Config) { c.Logs = objects }})
+	final, _ := p.await(args(body(task.StageDeployEnv, "environment", "dev")))
+	require.Contains(t, final.Message, "its log has all of it")
+	entries, err := stagelog.List(t.Context(), objects, wfUID)
+	require.NoError(t, err)
+	var log bytes.Buffer
+	require.NoError(t, stagelog.NewCursor(objects, wfUID, entries[0]).Copy(t.Context(), &log))
+	require.Contains(t, log.String(), "aphex: "+text)
+
+	// A call that is rejected has no log.
+	final, _ = p.await(args(body(task.StageDeployEnv, "environment", "dev", "attempt", strings.Repeat("9", 2000))))
+	require.Contains(t, final.Message, "999 … 999")
+}
