@@ -172,6 +172,7 @@ func localStage(ctx context.Context, p parts, dir string, req task.Request, cmd 
 	}
 	flushErr := output.Flush()
 	if err != nil { // standard error has it from the command's end
+		lines.Flush("")
 		_, _ = fmt.Fprintln(lines, "aphex: "+redactor.String(fault.Text(err))) // writing lines never fails
 	}
 	lines.Flush("aphex: " + req.Stage + " " + phase)

@@ -74,7 +74,9 @@ func (l *stageLog) outcome(o outcome) {
 	default:
 		return
 	}
-	_, _ = fmt.Fprintln(l, "aphex: "+strings.ToValidUTF8(text, "\uFFFD")) // writing lines never fails
+	_ = l.in.Flush() // writing lines never fails
+	l.Flush("")
+	_, _ = fmt.Fprintln(l, "aphex: "+strings.ToValidUTF8(text, "\uFFFD"))
 }
 
 // finish writes what is left and a last line.

@@ -3,6 +3,7 @@ package sidecar_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -113,4 +114,20 @@ func TestLogs_AreSaidToHaveWhatTheyHave(t *testing.T) {
 	// A call that is rejected has no log.
 	final, _ = p.await(args(body(task.StageDeployEnv, "environment", "dev", "attempt", strings.Repeat("9", 2000))))
 	require.Contains(t, final.Message, "999 … 999")
+}
+
+func TestLogs_AFailureBeginsALine(t *testing.T) {
+	t.Parallel()
+	objects := store.NewDir(t.TempDir())
+	p := start(t, options{runs: newRuns(), registry: task.Registry{task.StageValidate: task.RunnerFunc(
+		func(_ context.Context, _ task.Request, env task.Env) (task.Result, error) {
+			_, err := io.WriteString(env.Output, "no newline")
+			return task.Result{}, errors.Join(err, fault.Newf(fault.User, fault.CommandFailed, "run npm", "", "exit code 1"))
+		})}, change: func(c *sidecar.Config) { c.Logs = objects }})
+	p.await(args(body(task.StageValidate)))
+	entries, err := stagelog.List(t.Context(), objects, wfUID)
+	require.NoError(t, err)
+	var log bytes.Buffer
+	require.NoError(t, stagelog.NewCursor(objects, wfUID, entries[0]).Copy(t.Context(), &log))
+	require.Equal(t, "no newline\naphex: run npm: exit code 1 [CommandFailed]\naphex: validate Failed\n", log.String())
 }
