@@ -16,8 +16,8 @@ import (
 // The right side of && is bound to run where the left side cannot fail
 // (`export A=b && npm ci`), or fails by mistake only (`cd app && npm ci`). What
 // is asked for an answer may say no: `[ -f yarn.lock ] && yarn` says nothing of
-// yarn. Where a failure is provided for (left of ||, behind if, while and !),
-// the mistake is an answer, too.
+// yarn. Where a failure is provided for (left of ||, behind if, while and !), a
+// program may be missing on purpose: `yarn --version || npm i -g yarn`.
 func FirstProgram(command string) (name string, ok bool) {
 	file, err := syntax.NewParser(syntax.Variant(syntax.LangBash)).Parse(strings.NewReader(command), "")
 	if err != nil {
@@ -33,21 +33,18 @@ type finder struct {
 	functions map[string]bool
 	name      string
 	stop      bool
-	// asked is set where the script goes on when what is visited fails.
-	asked bool
 }
 
 // outcome is how what a finder has passed over may end, the worst last.
 type outcome int
 
 const (
-	succeeds outcome = iota
-	mistake          // it fails by mistake only
-	answer           // it may fail on purpose
+	mistake outcome = iota // it fails by mistake only, if at all
+	answer                 // it may fail on purpose
 )
 
 func (f *finder) statements(list []*syntax.Stmt) outcome {
-	worst := succeeds
+	worst := mistake
 	for _, s := range list {
 		if f.stop {
 			break
@@ -59,30 +56,23 @@ func (f *finder) statements(list []*syntax.Stmt) outcome {
 
 func (f *finder) statement(s *syntax.Stmt) outcome {
 	if s.Negated {
-		f.questions(func() { f.command(s.Cmd) })
+		f.command(s.Cmd)
+		f.name = "" // without it the script goes on
 		return answer
 	}
 	return max(f.command(s.Cmd), redirections(s.Redirs))
-}
-
-// questions visits what may fail without an end of the script.
-func (f *finder) questions(visit func()) {
-	before := f.asked
-	f.asked = true
-	visit()
-	f.asked = before
 }
 
 // command visits what is certain to run.
 func (f *finder) command(cmd syntax.Command) outcome {
 	switch c := cmd.(type) {
 	case nil:
-		return succeeds
+		return mistake
 	case *syntax.FuncDecl:
 		if c.Name != nil {
 			f.functions[c.Name.Value] = true
 		}
-		return succeeds
+		return mistake
 	case *syntax.TestClause, *syntax.ArithmCmd, *syntax.LetClause:
 		return answer
 	case *syntax.CallExpr:
@@ -99,11 +89,7 @@ func (f *finder) command(cmd syntax.Command) outcome {
 		if c.Stmt != nil {
 			return f.statement(c.Stmt)
 		}
-		return succeeds
-	case *syntax.IfClause:
-		f.questions(func() { f.statements(c.Cond) })
-	case *syntax.WhileClause:
-		f.questions(func() { f.statements(c.Cond) })
+		return mistake
 	}
 	f.stop = true
 	return answer
@@ -111,15 +97,14 @@ func (f *finder) command(cmd syntax.Command) outcome {
 
 // both visits a list of two or a pipeline.
 func (f *finder) both(c *syntax.BinaryCmd) outcome {
-	if c.Op == syntax.OrStmt {
-		f.questions(func() { f.statement(c.X) })
-		f.stop = true // whether the right side runs is open
+	if c.Op == syntax.OrStmt { // the left side may fail, whether the right one runs is open
+		f.stop = true
 		return answer
 	}
 	left := f.statement(c.X)
 	_, timed := c.Y.Cmd.(*syntax.TimeClause)
 	switch {
-	case c.Op == syntax.AndStmt && (left == answer || left == mistake && f.asked),
+	case c.Op == syntax.AndStmt && left == answer,
 		c.Op != syntax.AndStmt && timed: // behind | bash takes time for a program
 		f.stop = true
 	}
@@ -145,7 +130,7 @@ func (f *finder) declaration(c *syntax.DeclClause) outcome {
 // assignments stops at a change of PATH. A command whose output is assigned
 // makes the assignment's status its own.
 func (f *finder) assignments(list []*syntax.Assign) outcome {
-	ends := succeeds
+	ends := mistake
 	for _, a := range list {
 		if a.Name != nil && a.Name.Value == "PATH" {
 			f.stop = true
@@ -187,9 +172,7 @@ func (f *finder) call(c *syntax.CallExpr) outcome {
 // builtinEnds says how a builtin may end.
 func builtinEnds(name string, args []*syntax.Word) outcome {
 	switch name {
-	case ":", "true", "echo", "printf", "pwd":
-		return succeeds
-	case "cd", "exec", "popd", "pushd", "set", "trap", "ulimit", "umask", "unset":
+	case ":", "true", "cd", "echo", "exec", "popd", "printf", "pushd", "pwd", "set", "trap", "ulimit", "umask", "unset":
 		return mistake
 	case "shopt": // without -s and -u it asks
 		if len(args) > 0 {
@@ -204,7 +187,6 @@ func builtinEnds(name string, args []*syntax.Word) outcome {
 // redirections says how a statement's redirections may end. Writing to a file
 // fails by mistake; reading one, and connecting, may be a question.
 func redirections(list []*syntax.Redirect) outcome {
-	ends := succeeds
 	for _, r := range list {
 		var target string
 		if lit, ok := r.Word.Parts[0].(*syntax.Lit); ok { // what follows it may be a variable
@@ -214,11 +196,9 @@ func redirections(list []*syntax.Redirect) outcome {
 		case r.Op == syntax.DplOut, r.Op == syntax.DplIn, target == "/dev/null":
 		case r.Op == syntax.RdrIn, r.Op == syntax.RdrInOut, strings.HasPrefix(target, "/dev/"):
 			return answer
-		default:
-			ends = mistake
 		}
 	}
-	return ends
+	return mistake
 }
 
 // option reports whether a word starts with a dash or may do so.
