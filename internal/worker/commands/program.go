@@ -119,12 +119,31 @@ func (f *finder) declaration(c *syntax.DeclClause) outcome {
 	f.assignments(c.Args)
 	for _, a := range c.Args {
 		if a.Name == nil && a.Value != nil {
+			f.stop = f.stop || setsPath(a.Value)
 			if how, ok := literal(a.Value); !ok || strings.ContainsAny(how, "fFp") {
 				return answer // it asks what is declared
 			}
 		}
 	}
 	return mistake // in a name, or the variable is read-only
+}
+
+// setsPath reports whether a word is PATH=… in quotes, which the parser takes
+// for no assignment.
+func setsPath(word *syntax.Word) bool {
+	sets := false
+	syntax.Walk(word, func(node syntax.Node) bool {
+		text := ""
+		switch n := node.(type) {
+		case *syntax.Lit:
+			text = n.Value
+		case *syntax.SglQuoted:
+			text = n.Value
+		}
+		sets = sets || strings.HasPrefix(text, "PATH=") || strings.HasPrefix(text, "PATH+=")
+		return true
+	})
+	return sets
 }
 
 // assignments stops at a change of PATH. A command whose output is assigned
