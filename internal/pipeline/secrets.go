@@ -115,7 +115,7 @@ func scan(text string, report func(start, end int, format secretFormat)) {
 			}
 			// A delimiter may end one match and begin the next.
 			offset = max(end, match[0]+1)
-			if format.check != nil && !format.check(name, text[start:end]) {
+			if start = format.begin(name, text, start, end); start == end {
 				continue
 			}
 			if overlaps(taken, start, end) || format.random && overlaps(quiet, start, end) {
@@ -128,6 +128,22 @@ func scan(text string, report func(start, end int, format secretFormat)) {
 			}
 		}
 	}
+}
+
+// begin returns where the secret of a match begins, or end if there is none: at
+// the value of name, or at that of B in A=B=c.
+func (f *secretFormat) begin(name, text string, start, end int) int {
+	const shortest = 6 // as in the patterns
+	noName := func(r rune) bool { return !isLetter(r) && (r < '0' || r > '9') && !strings.ContainsRune("_.-", r) }
+	for named := name != ""; f.check != nil && !f.check(name, text[start:end]); {
+		before, after, _ := strings.Cut(text[start:end], "=")
+		if !named || len(after) < shortest {
+			return end
+		}
+		name = before[strings.LastIndexFunc(before, noName)+1:]
+		start = end - len(after)
+	}
+	return start
 }
 
 func overlaps(spans [][2]int, start, end int) bool {

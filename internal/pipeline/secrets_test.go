@@ -48,6 +48,7 @@ func secretSamples(seed uint64) map[string]string {
 		"url":             "https://bot:" + letters(seed, base62, 12) + "@example.com/x",
 		"bearer":          "Authorization: Bearer " + letters(seed, base36, 12),
 		"assignment":      "DB_PASSWORD=" + letters(seed, base36, 9),
+		"argument":        "--set=auth.user[0]=shop,auth.password=" + letters(seed, base36, 9),
 		"flag":            "--password " + letters(seed, base36, 9),
 		"base64 of 32":    base64.StdEncoding.EncodeToString(sum[:]),
 		"base36 of 50":    letters(seed, base36, 50),
@@ -63,8 +64,8 @@ func secretPart(name, sample string) string {
 		return strings.TrimPrefix(sample, "https://hooks.slack.com/services/")
 	case "bearer", "flag":
 		return sample[strings.LastIndexByte(sample, ' ')+1:]
-	case "assignment":
-		return sample[strings.IndexByte(sample, '=')+1:]
+	case "assignment", "argument":
+		return sample[strings.LastIndexByte(sample, '=')+1:]
 	case "jwt":
 		return sample[:strings.LastIndexByte(sample, '.')]
 	}
@@ -161,6 +162,7 @@ func TestLoad_WhatIsNoSecret(t *testing.T) {
 		"111111111111.dkr.ecr.eu-west-1.amazonaws.com/team/toolchain-node24-python313:2026-01-01", "s3://cdk-hnb659fds-assets-111111111111-eu-west-1/abc",
 		"aws cloudformation describe-stacks --stack-name ShopDataStackEuWest1 --query 'Stacks[0].Outputs'", "PIP_INDEX_URL=https://pypi.example.com/simple",
 		"task: buildAndPublishTheDocumentationSiteForVersion2", "tokenizer: bert-base-uncased", "secrets: none", "monkey=bananas", "--no-password",
+		"docker build --build-arg=NPM_TOKEN=$NPM_TOKEN --label=a=b=bananas .", "helm upgrade shop --set=auth.existingSecretName=shop-db,auth.password=$PW",
 	} {
 		scan(text, func(start, end int, format secretFormat) {
 			t.Errorf("%q: %q taken for %s", text, text[start:end], format.what)
