@@ -204,7 +204,7 @@ func isLiteral(value string) bool {
 	if value == "" {
 		return false
 	}
-	for _, prefix := range []string{"$", "{{", "<", "%", "*", "/", "./", "~", "arn:", "ssm:", "secretsmanager:", "kubernetes:", "resolve:", "file:", "op://", "vault:"} {
+	for _, prefix := range []string{"$", "{{", "<", "%", "*", "/", "./", "~", "arn:", "ssm:", "secretsmanager:", "kubernetes:", "resolve:", "file:", "op://", "vault:", "id=", "type="} { // the last two are docker build --secret
 		if strings.HasPrefix(value, prefix) {
 			return false
 		}

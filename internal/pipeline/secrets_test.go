@@ -162,6 +162,7 @@ func TestLoad_WhatIsNoSecret(t *testing.T) {
 		"111111111111.dkr.ecr.eu-west-1.amazonaws.com/team/toolchain-node24-python313:2026-01-01", "s3://cdk-hnb659fds-assets-111111111111-eu-west-1/abc",
 		"aws cloudformation describe-stacks --stack-name ShopDataStackEuWest1 --query 'Stacks[0].Outputs'", "PIP_INDEX_URL=https://pypi.example.com/simple",
 		"task: buildAndPublishTheDocumentationSiteForVersion2", "tokenizer: bert-base-uncased", "secrets: none", "monkey=bananas", "--no-password",
+		"docker build --secret id=npmrc,src=.npmrc --secret type=env,id=NPM_TOKEN .", "docker buildx build --secret=id=npm_token,env=NPM_TOKEN .",
 		"docker build --build-arg=NPM_TOKEN=$NPM_TOKEN --label=a=b=bananas .", "helm upgrade shop --set=auth.existingSecretName=shop-db,auth.password=$PW",
 	} {
 		scan(text, func(start, end int, format secretFormat) {
