@@ -169,7 +169,7 @@ func isSecretName(name string) bool {
 	case "key":
 		return slices.Contains([]string{"api", "secret", "access", "private", "signing", "encryption", "auth", "account"}, before)
 	}
-	return false
+	return strings.HasSuffix(last, "password") // PGPASSWORD
 }
 
 func splitName(name string) []string {

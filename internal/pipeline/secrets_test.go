@@ -48,6 +48,7 @@ func secretSamples(seed uint64) map[string]string {
 		"url":             "https://bot:" + letters(seed, base62, 12) + "@example.com/x",
 		"bearer":          "Authorization: Bearer " + letters(seed, base36, 12),
 		"assignment":      "DB_PASSWORD=" + letters(seed, base36, 9),
+		"psql":            "PGPASSWORD=" + letters(seed, base36, 9),
 		"argument":        "--set=auth.user[0]=shop,auth.password=" + letters(seed, base36, 9),
 		"flag":            "--password " + letters(seed, base36, 9),
 		"base64 of 32":    base64.StdEncoding.EncodeToString(sum[:]),
@@ -64,7 +65,7 @@ func secretPart(name, sample string) string {
 		return strings.TrimPrefix(sample, "https://hooks.slack.com/services/")
 	case "bearer", "flag":
 		return sample[strings.LastIndexByte(sample, ' ')+1:]
-	case "assignment", "argument":
+	case "assignment", "psql", "argument":
 		return sample[strings.LastIndexByte(sample, '=')+1:]
 	case "jwt":
 		return sample[:strings.LastIndexByte(sample, '.')]
