@@ -22,7 +22,7 @@ func (s *Stage) tools(ctx context.Context, cfg *pipeline.Config, out io.Writer) 
 		name, ok := s.cfg.FirstProgram(command)
 		switch {
 		case !ok:
-		case i == 0:
+		case i == 0 && len(cfg.Build.Commands) > 0:
 			required = append(required, name)
 		default:
 			optional = append(optional, name)

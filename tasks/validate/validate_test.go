@@ -187,6 +187,7 @@ func TestRun_Tools(t *testing.T) {
 		"program of the first command":    {build: `["cd app && aphex-no-such-tool build", "true"]`, missing: []string{"aphex-no-such-tool"}},
 		"program of a later command":      {build: `["true", "aphex-later-tool build"]`, warned: []string{"aphex-later-tool"}},
 		"program of a test":               {build: `["true"]`, tests: "    tests: {commands: [aphex-test-tool]}\n", warned: []string{"aphex-test-tool"}},
+		"program of a test, no build":     {build: `[]`, tests: "    tests: {commands: [aphex-test-tool]}\n", warned: []string{"aphex-test-tool"}},
 		"a tool that is asked for":        {build: `["true"]`, tools: "tools: [git, aphex-b-tool, aphex-a-tool]\n", missing: []string{"aphex-a-tool, aphex-b-tool"}},
 		"one tool needed twice":           {build: `["aphex-x x", "aphex-x y"]`, tools: "tools: [aphex-x]\n", missing: []string{"no aphex-x"}, warned: []string{"no aphex-x;"}},
 		"a first command from the commit": {build: `["./gradlew build", "aphex-later-tool"]`, warned: []string{"aphex-later-tool"}},
