@@ -80,9 +80,10 @@ func encode(value any) ([]byte, error) {
 	return bytes.TrimRight(out.Bytes(), "\n"), nil
 }
 
-// decodeObject reads one JSON object. Of a key that is there twice the last
-// value counts, in the place of the first.
+// decodeObject reads one JSON object, with or without a byte order mark. Of a
+// key that is there twice the last value counts, in the place of the first.
 func decodeObject(data []byte) (object, error) {
+	data = bytes.TrimPrefix(data, []byte("\uFEFF"))
 	if err := jsonlimit.Check(data, jsonlimit.Document); err != nil {
 		return object{}, err
 	}

@@ -28,11 +28,14 @@ import (
 func TestSynth_EqualsTheCLI(t *testing.T) {
 	t.Parallel()
 	w := newWorkspace(t)
+	source := filepath.Join(w.root, worker.SourceDir)
+	project, err := os.ReadFile(filepath.Join(source, "shop", "cdk.json"))
+	require.NoError(t, err)
+	w.put(t, "shop/cdk.json", "\uFEFF"+string(project)) // as some editors write it
 	dir, log, err := w.run(t, "shop", nil)
 	require.NoError(t, err, log)
 
 	expected := filepath.Join(t.TempDir(), "cdk.out")
-	source := filepath.Join(w.root, worker.SourceDir)
 	cli := exec.CommandContext(t.Context(), filepath.Join(source, "node_modules", ".bin", "cdk"),
 		"synth", "--quiet", "--no-notices", "--output", expected, "**")
 	cli.Dir = filepath.Join(source, "shop")

@@ -1,6 +1,7 @@
 package validate
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -130,7 +131,8 @@ func (c *contexts) read(ctx context.Context, folder string) *app {
 	return result
 }
 
-// readJSON decodes a file with a JSON object; found is false if there is none.
+// readJSON decodes a file with a JSON object, with or without a byte order mark
+// as the CLI reads it; found is false if there is none.
 func readJSON(ctx context.Context, files pipeline.Files, file string) (object map[string]any, found bool, err error) {
 	data, err := files.File(ctx, file)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -141,7 +143,7 @@ func readJSON(ctx context.Context, files pipeline.Files, file string) (object ma
 	}
 	err = jsonlimit.Check(data, jsonlimit.Document)
 	if err == nil {
-		err = json.Unmarshal(data, &object)
+		err = json.Unmarshal(bytes.TrimPrefix(data, []byte("\uFEFF")), &object)
 	}
 	if err != nil {
 		return nil, false, fault.Newf(fault.User, fault.ConfigInvalid, "read "+file, "Mend the JSON", "it is not valid JSON: %w", err)

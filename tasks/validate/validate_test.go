@@ -242,7 +242,7 @@ func TestRun_RequiredContext(t *testing.T) {
 		"null":                       {dev: required + "    context: {vpcId: null, domain: false}\n", files: empty, missing: "required context vpcId has no value"},
 		"in cdk.json above the path": {dev: required, files: map[string]string{"cdk.json": `{"app": "x", "context": {"vpcId": "v", "domain": "d"}}`}},
 		"in both files of the app": {dev: required, files: map[string]string{
-			"app/cdk.json": `{"context": {"vpcId": "v"}}`, "app/cdk.context.json": `{"domain": {"a": 1}}`,
+			"app/cdk.json": "\uFEFF" + `{"context": {"vpcId": "v"}}`, "app/cdk.context.json": "\uFEFF" + `{"domain": {"a": 1}}`,
 		}},
 		"in another app's file": {dev: required, missing: "vpcId, domain", files: map[string]string{
 			"cdk.json": `{"context": {"vpcId": "v", "domain": "d"}}`, "app/cdk.json": `{"app": "x"}`, "cdk.context.json": `{"domain": "d"}`,
