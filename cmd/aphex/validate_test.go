@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"net/http"
@@ -22,6 +23,7 @@ import (
 // to. It gives every role that it does not refuse; the session token is the role.
 type fakeSTS struct {
 	refuses func(role string) bool
+	caller  string // the resource of the caller's ARN; empty is a user
 
 	mu      sync.Mutex
 	assumed []string // roles that were asked for, and by which session
@@ -39,7 +41,7 @@ func (s *fakeSTS) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	action := r.PostForm.Get("Action")
 	switch action {
 	case "GetCallerIdentity":
-		_, _ = fmt.Fprintf(w, `<GetCallerIdentityResponse><GetCallerIdentityResult><Arn>arn:aws:iam::%[1]s:user/jo</Arn><Account>%[1]s</Account></GetCallerIdentityResult></GetCallerIdentityResponse>`, key[1])
+		_, _ = fmt.Fprintf(w, `<GetCallerIdentityResponse><GetCallerIdentityResult><Arn>arn:aws:iam::%[1]s:%[2]s</Arn><Account>%[1]s</Account></GetCallerIdentityResult></GetCallerIdentityResponse>`, key[1], cmp.Or(s.caller, "user/jo"))
 	case "AssumeRole":
 		s.mu.Lock()
 		s.assumed = append(s.assumed, role+" "+r.PostForm.Get("RoleSessionName"))

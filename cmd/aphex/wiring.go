@@ -236,7 +236,7 @@ func (i *identity) target(ctx context.Context, req task.Request, target pipeline
 	if err != nil {
 		return nil, "", err
 	}
-	if session.Role == "" && !i.personal {
+	if session.Own && !i.personal {
 		return nil, session.Denied + ", and commands never get the pipeline's own credentials", nil
 	}
 	vars, err = i.variables(ctx, session.Config)
@@ -257,9 +257,9 @@ func (i *identity) lookups(ctx context.Context, target pipeline.Environment, loo
 	if err != nil {
 		return nil, err
 	}
-	if session.Role == "" && !i.personal {
+	if session.Own && !i.personal {
 		return nil, fault.Newf(fault.User, fault.RoleDenied, "look up context in "+target.Name,
-			"Let the pipeline assume the role, or run `cdk synth` locally and commit cdk.context.json",
+			"Let the pipeline assume a role for looking up, or run `cdk synth` locally and commit cdk.context.json",
 			"%s, and the app never gets the pipeline's own credentials", session.Denied)
 	}
 	return i.variables(ctx, session.Config)

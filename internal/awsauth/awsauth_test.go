@@ -335,3 +335,16 @@ func TestSessionName(t *testing.T) {
 	require.NotEqual(t, awsauth.SessionName("p", long+"1", "test"), awsauth.SessionName("p", long+"2", "test"))
 	require.Contains(t, awsauth.SessionName("p", long, "deploy-env"), "-deploy-env-")
 }
+
+func TestIdentity_Is(t *testing.T) {
+	t.Parallel()
+	session := awsauth.Identity{Account: own, ARN: "arn:aws:sts::111111111111:assumed-role/base/x"}
+	require.True(t, session.Is("arn:aws:iam::111111111111:role/base"))
+	require.True(t, session.Is("arn:aws:iam::111111111111:role/a/path/base"))
+	for _, role := range []string{
+		"arn:aws:iam::222222222222:role/base", "arn:aws:iam::111111111111:role/base/x", "arn:aws:iam::111111111111:user/base", "base", "",
+	} {
+		require.False(t, session.Is(role), role)
+	}
+	require.False(t, awsauth.Identity{Account: own, ARN: "arn:aws:iam::111111111111:user/base"}.Is("arn:aws:iam::111111111111:role/base"))
+}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"path"
 	"strings"
 	"time"
 
@@ -107,6 +108,17 @@ type Identity struct {
 	// Skew is by how much AWS's clock is ahead of this machine's, to about a
 	// second; zero if AWS did not tell its time.
 	Skew time.Duration
+}
+
+// Is reports whether the identity is a session of the role with that ARN. Roles
+// of an account are told apart by their names, which a path precedes in the
+// role's ARN and a session's name follows in the caller's.
+func (id Identity) Is(role string) bool {
+	caller, callerErr := arn.Parse(id.ARN)
+	other, roleErr := arn.Parse(role)
+	session := strings.Split(caller.Resource, "/")
+	return callerErr == nil && roleErr == nil && caller.AccountID == other.AccountID && len(session) == 3 && session[0] == "assumed-role" &&
+		strings.HasPrefix(other.Resource, "role/") && session[1] == path.Base(other.Resource)
 }
 
 // Caller asks STS who cfg's credentials belong to.

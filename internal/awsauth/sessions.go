@@ -56,8 +56,11 @@ type Session struct {
 	Config aws.Config
 	// Role is the ARN of the role behind them; empty for the process's own.
 	Role string
-	// Denied says why the role asked for is not used, "role … could not be
-	// assumed (…)"; empty otherwise.
+	// Own says that what they give is the process's own rights: there was no
+	// role, it could not be assumed, or it is the one the process has already.
+	Own bool
+	// Denied says why, "role … could not be assumed (…)"; empty where no role
+	// was asked for, or another one is used.
 	Denied string
 	// Warning says so, and what is used instead.
 	Warning string
@@ -107,7 +110,7 @@ func (s *Sessions) of(key string) *once[Session] {
 }
 
 func (s *Sessions) prove(ctx context.Context, target Target, role *Role, caller Identity) (Session, error) {
-	own := Session{Config: s.base.Copy()}
+	own := Session{Config: s.base.Copy(), Own: true}
 	own.Config.Region = target.Region
 	if role == nil {
 		return own, target.match(caller, "")
@@ -123,7 +126,11 @@ func (s *Sessions) prove(ctx context.Context, target Target, role *Role, caller 
 	if err := AssertAccount(ctx, cfg, target, role.ARN); err != nil {
 		return Session{}, err
 	}
-	return Session{Config: cfg, Role: role.ARN}, nil
+	session := Session{Config: cfg, Role: role.ARN}
+	if caller.Is(role.ARN) {
+		session.Own, session.Denied = true, fmt.Sprintf("role %s is the pipeline's own", role.ARN)
+	}
+	return session, nil
 }
 
 // fallback decides what a role that could not be assumed means.
