@@ -103,7 +103,7 @@ func TestRun_TellsThoughTheBucketHangs(t *testing.T) {
 			})
 			require.NoError(t, err)
 			require.Contains(t, got.Message, message)
-			require.Contains(t, got.Message, "1 channels told")
+			require.Contains(t, got.Message, "1 channel told")
 			require.Less(t, time.Since(began), 5*time.Minute)
 		})
 	}

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/aphex-pipeline/aphex/internal/count"
 	"github.com/aphex-pipeline/aphex/internal/fault"
 	"github.com/aphex-pipeline/aphex/internal/kube"
 	"github.com/aphex-pipeline/aphex/internal/notify"
@@ -220,9 +221,9 @@ func told(out io.Writer, results []record.Notification) string {
 		_, _ = fmt.Fprintf(out, "notification %s\n", line) // the log is beside the point
 	}
 	if len(failures) > 0 {
-		return fmt.Sprintf("%d of %d channels were not told: %s", len(failures), len(results), strings.Join(failures, "; "))
+		return fmt.Sprintf("%d of %s not told: %s", len(failures), count.Of(len(results), "channel"), strings.Join(failures, "; "))
 	}
-	return fmt.Sprintf("%d channels told", len(results))
+	return count.Of(len(results), "channel") + " told"
 }
 
 // summary is a line per stage: name, status, seconds, reason.

@@ -219,7 +219,7 @@ func TestRun_AnnouncesTheEndOnceAndRecordsIt(t *testing.T) {
 		return result.Message, out.String(), closed
 	}
 	message, log, closed := finished()
-	require.Contains(t, message, "; 1 of 2 channels were not told: sns arn:aws:sns:eu-west-1:111111111111:shop: nobody there")
+	require.Contains(t, message, "; 1 of 2 channels not told: sns arn:aws:sns:eu-west-1:111111111111:shop: nobody there")
 	require.Contains(t, log, "notification slack ssm:/slack: sent\n")
 	require.Equal(t, []record.NotificationStatus{record.NotificationSent, record.NotificationFailed}, []record.NotificationStatus{closed.Notifications[0].Status, closed.Notifications[1].Status})
 	require.Equal(t, "https://argo.example.com/workflows/team/shop-1", news.events[0].RunURL)

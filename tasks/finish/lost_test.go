@@ -134,7 +134,7 @@ func TestRun_TellsAndMeasuresWithoutARecord(t *testing.T) {
 					Output: io.Discard, Logger: slog.New(slog.DiscardHandler), Progress: func(string) {}, Effects: journal,
 				})
 				require.NoError(t, err)
-				require.Regexp(t, `^the run's record could not be closed: .*; 1 channels told$`, got.Message)
+				require.Regexp(t, `^the run's record could not be closed: .*; 1 channel told$`, got.Message)
 				require.Equal(t, map[string]string{task.OutputRecord: ""}, got.Outputs)
 			}
 			require.Equal(t, 1, measured)
