@@ -244,10 +244,10 @@ func TryName(epoch string, attempt int) string {
 	}, epoch) + "-" + strconv.Itoa(attempt)
 }
 
-// triedEventsKey is the object key of the events of one try, which no other
-// try replaces.
-func triedEventsKey(e Events) string {
-	return triesPrefix(e.WorkflowID) + TryName(e.Epoch, e.Attempt) + "/events/" + e.Environment + "/" + e.Stack + ".json"
+// triedKey is the object key of what one try leaves, which no other try
+// replaces.
+func triedKey(uid, epoch string, attempt int, name string) string {
+	return triesPrefix(uid) + TryName(epoch, attempt) + "/" + name
 }
 
 // PutEvents stores the events of a stack: as the latest, and as those of their
@@ -256,7 +256,7 @@ func (r *Recorder) PutEvents(ctx context.Context, e Events) error {
 	e.SchemaVersion = SchemaVersion
 	var err error
 	if e.Epoch != "" {
-		err = r.put(ctx, triedEventsKey(e), e)
+		err = r.put(ctx, triedKey(e.WorkflowID, e.Epoch, e.Attempt, "events/"+e.Environment+"/"+e.Stack+".json"), e)
 	}
 	return errors.Join(err, r.put(ctx, EventsKey(e.WorkflowID, e.Environment, e.Stack), e))
 }
@@ -283,7 +283,7 @@ func (r *Recorder) eventsBelow(ctx context.Context, prefix, stack string) ([]Eve
 	}
 	var all []Events
 	for _, object := range listed {
-		if stack != "" && !strings.HasSuffix(object.Key, "/"+stack+".json") {
+		if !strings.Contains(object.Key, "/events/") || stack != "" && !strings.HasSuffix(object.Key, "/"+stack+".json") {
 			continue
 		}
 		var e Events

@@ -149,6 +149,25 @@ func TestEvents_OfEveryTry(t *testing.T) {
 	require.Empty(t, statuses(r.TriedEvents(t.Context(), "u2", "")))
 }
 
+// Test results of each try are beside its events, and are none.
+func TestEvents_OfEveryTryWithoutItsTests(t *testing.T) {
+	t.Parallel()
+	r := New(store.NewDir(t.TempDir()))
+	const epoch = "2026-11-24T06:00:00Z"
+	for _, environment := range []string{"dev", "api"} {
+		for _, key := range (TestResult{WorkflowID: "u1", Environment: environment, Epoch: epoch}).Keys() {
+			require.NoError(t, r.put(t.Context(), key, TestResult{}))
+		}
+	}
+	require.NoError(t, r.PutEvents(t.Context(), Events{WorkflowID: "u1", Environment: "dev", Stack: "api", Epoch: epoch}))
+	for _, stack := range []string{"", "api"} {
+		found, err := r.TriedEvents(t.Context(), "u1", stack)
+		require.NoError(t, err)
+		require.Len(t, found, 1, "%+v", found)
+		require.Equal(t, "api", found[0].Stack)
+	}
+}
+
 func TestEvents_AsManyAsAreKeptAreReadBack(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

@@ -86,10 +86,7 @@ type TestResult struct {
 // Keys are the object keys of the result: as that of its try, which no other
 // try replaces, and as the latest.
 func (t TestResult) Keys() []string {
-	return []string{
-		triesPrefix(t.WorkflowID) + TryName(t.Epoch, t.Attempt) + "/tests/" + t.Environment + ".json",
-		TestKey(t.WorkflowID, t.Environment),
-	}
+	return []string{triedKey(t.WorkflowID, t.Epoch, t.Attempt, "tests/"+t.Environment+".json"), TestKey(t.WorkflowID, t.Environment)}
 }
 
 // WithTests returns the record of a test stage with what the test reports of
