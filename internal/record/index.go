@@ -49,7 +49,7 @@ type indexed struct {
 	triggered time.Time
 }
 
-// index lists the runs, the first triggered first. A run that has several
+// index lists the runs, the last triggered first. A run that has several
 // entries, since its record was lost and made anew, or since an earlier version
 // left its name out, is listed once, by the last of them.
 func (r *Recorder) index(ctx context.Context) ([]indexed, error) {
@@ -72,7 +72,6 @@ func (r *Recorder) index(ctx context.Context) ([]indexed, error) {
 			runs = append(runs, run)
 		}
 	}
-	slices.Reverse(runs)
 	return runs, nil
 }
 
@@ -84,7 +83,7 @@ func (r *Recorder) Find(ctx context.Context, name string) ([]string, error) {
 		return nil, err
 	}
 	var found []string
-	for _, run := range slices.Backward(runs) {
+	for _, run := range runs {
 		switch name {
 		case run.uid:
 			return []string{run.uid}, nil
@@ -138,8 +137,7 @@ func (r *Recorder) Runs(ctx context.Context, limit int) ([]Run, []Unread, error)
 	if err != nil {
 		return nil, nil, err
 	}
-	listed = listed[max(len(listed)-limit, 0):]
-	slices.Reverse(listed)
+	listed = listed[:min(len(listed), limit)]
 	found, damage := make([]*Run, len(listed)), make([]error, len(listed))
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(readAtOnce)
