@@ -27,10 +27,10 @@ func slackMessage(e Event) map[string]any {
 		markdown("*Run*\n" + slackLink(e.RunURL, e.Run) + ", " + e.took()),
 	}
 	if len(e.Environments) > 0 {
-		fields = append(fields, labelled("Environments", "\n", strings.Join(e.Environments, ", "), maxField))
+		fields = append(fields, markdown(labelled("Environments", "\n", strings.Join(e.Environments, ", "), maxField)))
 	}
 	blocks := []any{
-		map[string]any{"type": "section", "text": markdown(mark + " *" + title + "*")},
+		section(mark + " *" + title + "*"),
 		map[string]any{"type": "section", "fields": fields},
 	}
 	if e.Failed != nil {
@@ -40,7 +40,7 @@ func slackMessage(e Event) map[string]any {
 		blocks = append(blocks, slackStage(e.Deferred))
 	}
 	if e.RecordError != "" {
-		blocks = append(blocks, map[string]any{"type": "section", "text": labelled("The record could not be written", ": ", e.RecordError, maxSection)})
+		blocks = append(blocks, section(labelled("The record could not be written", ": ", e.RecordError, maxSection)))
 	}
 	return map[string]any{"text": mark + " " + title, "blocks": blocks}
 }
@@ -51,16 +51,19 @@ func slackStage(stage *FailedStage) map[string]any {
 	if stage.LogURL != "" {
 		log = "\nLog: `" + slackText(stage.LogURL, maxLink) + "`"
 	}
-	text := labelled(slackText(stage.Stage, maxPart), ": ", stage.Message, maxSection-utf8.RuneCountInString(log))
-	text["text"] += log
-	return map[string]any{"type": "section", "text": text}
+	return section(labelled(slackText(stage.Stage, maxPart), ": ", stage.Message, maxSection-utf8.RuneCountInString(log)) + log)
 }
 
 // labelled is a text of at most limit characters: a label, which Slack
 // understands as it is, and what it is the label of.
-func labelled(label, between, text string, limit int) map[string]string {
+func labelled(label, between, text string, limit int) string {
 	head := "*" + label + "*" + between
-	return markdown(head + slackText(text, limit-utf8.RuneCountInString(head)))
+	return head + slackText(text, limit-utf8.RuneCountInString(head))
+}
+
+// section is a block with a text.
+func section(text string) map[string]any {
+	return map[string]any{"type": "section", "text": markdown(text)}
 }
 
 func markdown(text string) map[string]string {
