@@ -74,12 +74,11 @@ func (l *stageLog) outcome(o outcome) {
 	default:
 		return
 	}
-	_ = l.in.Flush() // writing lines never fails
-	l.Flush("")
-	_, _ = fmt.Fprintln(l, "aphex: "+strings.ToValidUTF8(text, "\uFFFD"))
+	l.finish("")                                                          // so that it begins a line
+	_, _ = fmt.Fprintln(l, "aphex: "+strings.ToValidUTF8(text, "\uFFFD")) // writing lines never fails
 }
 
-// finish writes what is left and a last line.
+// finish writes what is left and a last line, unless that is empty.
 func (l *stageLog) finish(last string) {
 	_ = l.in.Flush() // writing lines never fails
 	l.Flush(last)
