@@ -134,8 +134,12 @@ func scan(text string, report func(start, end int, format secretFormat)) {
 // the value of name, or at that of B in A=B=c.
 func (f *secretFormat) begin(name, text string, start, end int) int {
 	const shortest = 6 // as in the patterns
+	if f.check == nil {
+		return start
+	}
+	named := name != "" // some patterns have no names
 	noName := func(r rune) bool { return !isLetter(r) && (r < '0' || r > '9') && !strings.ContainsRune("_.-", r) }
-	for named := name != ""; f.check != nil && !f.check(name, text[start:end]); {
+	for !f.check(name, text[start:end]) {
 		before, after, _ := strings.Cut(text[start:end], "=")
 		if !named || len(after) < shortest {
 			return end
@@ -204,7 +208,10 @@ func isLiteral(value string) bool {
 	if value == "" {
 		return false
 	}
-	for _, prefix := range []string{"$", "{{", "<", "%", "*", "/", "./", "~", "arn:", "ssm:", "secretsmanager:", "kubernetes:", "resolve:", "file:", "op://", "vault:", "id=", "type="} { // the last two are docker build --secret
+	for _, prefix := range []string{
+		"$", "{{", "<", "%", "*", "/", "./", "~", "arn:", "ssm:", "secretsmanager:", "kubernetes:", "resolve:", "file:", "op://", "vault:",
+		"id=", "type=", // docker build --secret
+	} {
 		if strings.HasPrefix(value, prefix) {
 			return false
 		}
