@@ -306,7 +306,6 @@ func (r trigger) Write(p []byte) (int, error) {
 	return r.w.Write(p)
 }
 
-// block makes a command wait for nothing, without using the processor.
 // A retry leaves the result of the try before, which says what failed then.
 //
 // Feature: aphex-pipeline, Property 13: Test result capture
@@ -329,6 +328,7 @@ func TestRun_EachTryKeepsItsResult(t *testing.T) {
 	}
 }
 
+// block makes a command wait for nothing, without using the processor.
 const block = "mkfifo $TMPDIR/block; read x < $TMPDIR/block"
 
 // Feature: aphex-pipeline, Property 13: Test result capture
