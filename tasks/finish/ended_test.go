@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"log/slog"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -17,7 +16,6 @@ import (
 	"github.com/aphex-pipeline/aphex/internal/store"
 	"github.com/aphex-pipeline/aphex/internal/testkit/effects"
 	"github.com/aphex-pipeline/aphex/tasks/finish"
-	"github.com/aphex-pipeline/aphex/tasks/task"
 )
 
 // cut ends the stage's context while the channels are told.
@@ -45,7 +43,7 @@ func TestRun_ThatIsEndedHasNoOutcome(t *testing.T) {
 		{Type: pipeline.NotifySlack, Target: "ssm:/a"}, {Type: pipeline.NotifyWebhook, Target: "ssm:/b"},
 	}}.Encode()
 	far, journal := &town{away: map[int]bool{1: true}}, &effects.Memory{}
-	env := task.Env{Output: io.Discard, Logger: slog.New(slog.DiscardHandler), Progress: func(string) {}, Effects: journal}
+	env := quiet(io.Discard, journal)
 	ctx, end := context.WithCancelCause(t.Context())
 	_, err := finish.New(finish.Config{Records: record.New(bucket), News: cut{far, end}}).Run(ctx, req, env)
 	require.ErrorIs(t, err, errDrained)
@@ -59,48 +57,37 @@ func TestRun_ThatIsEndedHasNoOutcome(t *testing.T) {
 // asleep is a bucket that never answers.
 type asleep struct{}
 
-func (*asleep) Finish(ctx context.Context, run record.Run, status record.Status, at time.Time) (record.Run, string, error) {
+func (asleep) Finish(ctx context.Context, run record.Run, status record.Status, at time.Time) (record.Run, string, error) {
 	<-ctx.Done()
 	run.Status, run.CompletedAt = status, &at
 	return run, "", context.Cause(ctx)
 }
 
-func (*asleep) Put(ctx context.Context, _ record.Run) error {
+func (asleep) Put(ctx context.Context, _ record.Run) error {
 	<-ctx.Done()
 	return context.Cause(ctx)
 }
 
 // drowsy is one that falls asleep after it has closed the record.
-type drowsy struct {
-	*record.Recorder
-	*asleep
-}
+type drowsy struct{ *record.Recorder }
 
-func (d drowsy) Finish(ctx context.Context, run record.Run, status record.Status, at time.Time) (record.Run, string, error) {
-	return d.Recorder.Finish(ctx, run, status, at)
-}
-
-func (d drowsy) Put(ctx context.Context, run record.Run) error { return d.asleep.Put(ctx, run) }
+func (drowsy) Put(ctx context.Context, run record.Run) error { return asleep{}.Put(ctx, run) }
 
 // A bucket that hangs keeps nobody from being told, and the run from no end.
 func TestRun_TellsThoughTheBucketHangs(t *testing.T) {
 	t.Parallel()
 	bucket := store.NewDir(t.TempDir())
 	begin(t, bucket)
-	for message, records := range map[string]interface {
-		Finish(ctx context.Context, run record.Run, status record.Status, at time.Time) (record.Run, string, error)
-		Put(ctx context.Context, run record.Run) error
-	}{
-		"the run's record could not be closed: ": &asleep{},
-		"run failed in ":                         drowsy{record.New(bucket), &asleep{}},
+	for message, cfg := range map[string]finish.Config{
+		"the run's record could not be closed: ": {Records: asleep{}},
+		"run failed in ":                         {Records: drowsy{record.New(bucket)}},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			req, far := request("Failed"), &town{}
+			req := request("Failed")
 			req.Notifications = notify.Plan{Channels: []pipeline.Notification{{Type: pipeline.NotifySlack, Target: "ssm:/a"}}}.Encode()
+			cfg.News = &town{}
 			began := time.Now()
-			got, err := finish.New(finish.Config{Records: records, News: far}).Run(t.Context(), req, task.Env{
-				Output: io.Discard, Logger: slog.New(slog.DiscardHandler), Progress: func(string) {}, Effects: &effects.Memory{},
-			})
+			got, err := finish.New(cfg).Run(t.Context(), req, quiet(io.Discard, &effects.Memory{}))
 			require.NoError(t, err)
 			require.Contains(t, got.Message, message)
 			require.Contains(t, got.Message, "1 channel told")

@@ -43,6 +43,11 @@ func run(ctx context.Context, t *testing.T, bucket *store.Dir, status string, ou
 	return result, log.String()
 }
 
+// quiet is what a stage is given that nobody listens to.
+func quiet(out io.Writer, journal *effects.Memory) task.Env {
+	return task.Env{Output: out, Logger: slog.New(slog.DiscardHandler), Progress: func(string) {}, Effects: journal}
+}
+
 // begin records a run with two stages, the second of which failed.
 func begin(t *testing.T, bucket *store.Dir) time.Time {
 	t.Helper()
@@ -160,9 +165,7 @@ func TestRun_SendsFiguresOfTheClosedRecord(t *testing.T) {
 		sent = run
 		return errors.New("nobody listens")
 	}})
-	got, err := stage.Run(t.Context(), request("Failed"), task.Env{
-		Output: &out, Logger: slog.New(slog.DiscardHandler), Progress: func(string) {}, Effects: &effects.Memory{},
-	})
+	got, err := stage.Run(t.Context(), request("Failed"), quiet(&out, &effects.Memory{}))
 	require.NoError(t, err)
 	require.Regexp(t, `^run failed in`, got.Message)
 	require.Equal(t, record.Failed, sent.Status)
@@ -210,9 +213,7 @@ func TestRun_AnnouncesTheEndOnceAndRecordsIt(t *testing.T) {
 	news, journal := &town{away: map[int]bool{1: true}}, &effects.Memory{}
 	finished := func() (string, string, record.Run) {
 		var out bytes.Buffer
-		result, err := finish.New(finish.Config{Records: record.New(bucket), News: news}).Run(t.Context(), req, task.Env{
-			Output: &out, Logger: slog.New(slog.DiscardHandler), Progress: func(string) {}, Effects: journal,
-		})
+		result, err := finish.New(finish.Config{Records: record.New(bucket), News: news}).Run(t.Context(), req, quiet(&out, journal))
 		require.NoError(t, err)
 		closed, err := record.New(bucket).Run(t.Context(), "uid-1")
 		require.NoError(t, err)
@@ -240,7 +241,7 @@ func TestRun_TellsOfChannelsItCannotRead(t *testing.T) {
 	begin(t, bucket)
 	req := request("Succeeded")
 	req.Notifications = "[]"
-	result, err := finish.New(finish.Config{Records: record.New(bucket), News: &town{}}).Run(t.Context(), req, task.Env{Output: io.Discard, Logger: slog.New(slog.DiscardHandler), Progress: func(string) {}})
+	result, err := finish.New(finish.Config{Records: record.New(bucket), News: &town{}}).Run(t.Context(), req, quiet(io.Discard, &effects.Memory{}))
 	require.NoError(t, err)
 	require.Contains(t, result.Message, "read the notification channels of the step")
 }

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
-	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"sync"
@@ -130,9 +129,7 @@ func TestRun_TellsAndMeasuresWithoutARecord(t *testing.T) {
 				},
 			})
 			for range 2 { // asked again, as after a death
-				got, err := stage.Run(t.Context(), req, task.Env{
-					Output: io.Discard, Logger: slog.New(slog.DiscardHandler), Progress: func(string) {}, Effects: journal,
-				})
+				got, err := stage.Run(t.Context(), req, quiet(io.Discard, journal))
 				require.NoError(t, err)
 				require.Regexp(t, `^the run's record could not be closed: .*; 1 channel told$`, got.Message)
 				require.Equal(t, map[string]string{task.OutputRecord: ""}, got.Outputs)
@@ -161,7 +158,7 @@ func TestRun_MeasuresEachStageOnce(t *testing.T) {
 		_, err := finish.New(finish.Config{Records: record.New(bucket), Figures: func(_ context.Context, _ record.Run, from time.Time) error {
 			since = append(since, from)
 			return nil
-		}}).Run(t.Context(), request("Failed"), task.Env{Output: io.Discard, Logger: slog.New(slog.DiscardHandler), Progress: func(string) {}, Effects: journal})
+		}}).Run(t.Context(), request("Failed"), quiet(io.Discard, journal))
 		require.NoError(t, err)
 		closed, err := record.New(bucket).Run(t.Context(), "uid-1")
 		require.NoError(t, err)
